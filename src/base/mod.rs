@@ -1,0 +1,17 @@
+//! The words every layer shares: numbers with a meaning, names, attributes, errors, limits.
+//!
+//! Nothing here does I/O, reads a clock or takes a lock.
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod caller;
+pub mod errno;
+pub mod ids;
+pub mod limits;
+pub mod name;
+
+pub use attr::{Attr, Kind, Time};
+pub use caller::Caller;
+pub use errno::Errno;
+pub use ids::{ChunkId, HandleId, Ino, SessionId};
+pub use name::{Name, NameBuf};
