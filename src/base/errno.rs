@@ -97,7 +97,7 @@ impl From<nix::errno::Errno> for Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::symbol(self.0) {
+        match symbol(self.0) {
             Some(name) => f.write_str(name),
             None => write!(f, "errno {}", self.0),
         }

@@ -1,0 +1,157 @@
+//! Outcomes: what became of each mutation of a batch. The bytes of one outcome are what the server stores in the
+//! mutation's own transaction and repeats to a replay (R7.2).
+
+use super::WireFault;
+use super::mutation::Ticket;
+use super::record::{Records, push};
+use crate::base::{Attr, Errno, Ino, Time};
+use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// What became of the mutation with this ticket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Which mutation.
+    pub ticket: Ticket,
+    /// Done, or the errno its caller gets.
+    pub result: Result<Done, Errno>,
+}
+
+/// What a mutation that was done has to tell. Fields that a kind does not name are empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Done {
+    /// Attributes afterwards of the inode made, linked or changed (`Make`, `Tmpfile`, `Link`, `SetAttr`, `Write`,
+    /// `Allocate`, `Copy`: of the target).
+    pub attr: Option<Attr>,
+    /// `Unlink`, `Rmdir`, `Rename`: the inode that lost its last name and is now held by this session until it
+    /// is dropped.
+    pub orphan: Option<Ino>,
+    /// `Write`, `Copy`: number of bytes.
+    pub bytes: u64,
+    /// `Write`: where the bytes went (differs from the request with append).
+    pub offset: u64,
+    /// `Make` without `exclusive`: the file existed and was not made.
+    pub existed: bool,
+}
+
+/// [`Attr`] as it stands in a record.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+pub(super) struct WireAttr {
+    ino: U64,
+    size: U64,
+    blocks: U64,
+    mode: U32,
+    nlink: U32,
+    uid: U32,
+    gid: U32,
+    rdev: U32,
+    nanos: [U32; 4],
+    pad: U32,
+    secs: [I64; 4],
+}
+
+impl WireAttr {
+    pub(super) fn new(attr: &Attr) -> Self {
+        let times = [attr.atime, attr.mtime, attr.ctime, attr.btime];
+        Self {
+            ino: attr.ino.0.into(),
+            size: attr.size.into(),
+            blocks: attr.blocks.into(),
+            mode: attr.mode.into(),
+            nlink: attr.nlink.into(),
+            uid: attr.uid.into(),
+            gid: attr.gid.into(),
+            rdev: attr.rdev.into(),
+            nanos: times.map(|time| time.nanos.into()),
+            pad: 0.into(),
+            secs: times.map(|time| time.secs.into()),
+        }
+    }
+
+    pub(super) fn attr(&self) -> Attr {
+        let time = |i: usize| Time { secs: self.secs[i].get(), nanos: self.nanos[i].get().min(999_999_999) };
+        Attr {
+            ino: Ino(self.ino.get()),
+            mode: self.mode.get(),
+            nlink: self.nlink.get(),
+            uid: self.uid.get(),
+            gid: self.gid.get(),
+            rdev: self.rdev.get(),
+            size: self.size.get(),
+            blocks: self.blocks.get(),
+            atime: time(0),
+            mtime: time(1),
+            ctime: time(2),
+            btime: time(3),
+        }
+    }
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct Fixed {
+    ticket: U64,
+    errno: U32,
+    flags: U32,
+    orphan: U64,
+    bytes: U64,
+    offset: U64,
+    attr: WireAttr,
+}
+
+const OUTCOME: u16 = 64;
+const HAS_ATTR: u32 = 1;
+const EXISTED: u32 = 2;
+
+/// Appends the record of `outcome` to `body`.
+pub fn encode(body: &mut Vec<u8>, outcome: &Outcome) {
+    let mut f = Fixed::new_zeroed();
+    f.ticket = outcome.ticket.0.into();
+    match &outcome.result {
+        Err(errno) => f.errno = errno.raw().unsigned_abs().into(),
+        Ok(done) => {
+            let mut flags = 0;
+            if let Some(attr) = &done.attr {
+                f.attr = WireAttr::new(attr);
+                flags |= HAS_ATTR;
+            }
+            if done.existed {
+                flags |= EXISTED;
+            }
+            f.flags = flags.into();
+            f.orphan = done.orphan.map_or(0, |ino| ino.0).into();
+            f.bytes = done.bytes.into();
+            f.offset = done.offset.into();
+        }
+    }
+    push(body, OUTCOME, &f, &[]);
+}
+
+/// Reads the outcomes of a batch, in order.
+///
+/// # Errors
+/// An item is `Err` for bytes that are no outcome.
+pub fn decode(body: &[u8]) -> impl Iterator<Item = Result<Outcome, WireFault>> {
+    Records::new(body).map(|record| {
+        let record = record?;
+        if record.kind != OUTCOME {
+            return Err(WireFault::Unknown { kind: record.kind });
+        }
+        let f: Fixed = record.fixed();
+        let flags = f.flags.get();
+        let errno = i32::try_from(f.errno.get()).unwrap_or(i32::MAX);
+        let result = if errno != 0 {
+            Err(Errno::from_raw(errno))
+        } else {
+            Ok(Done {
+                attr: (flags & HAS_ATTR != 0).then(|| f.attr.attr()),
+                orphan: (f.orphan.get() != 0).then(|| Ino(f.orphan.get())),
+                bytes: f.bytes.get(),
+                offset: f.offset.get(),
+                existed: flags & EXISTED != 0,
+            })
+        };
+        Ok(Outcome { ticket: Ticket(f.ticket.get()), result })
+    })
+}
