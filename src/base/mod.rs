@@ -9,9 +9,11 @@ pub mod errno;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod place;
 
 pub use attr::{Attr, Kind, Time};
 pub use caller::Caller;
 pub use errno::Errno;
 pub use ids::{ChunkId, HandleId, Ino, SessionId};
 pub use name::{Name, NameBuf};
+pub use place::{ChunkPlace, SegmentId};

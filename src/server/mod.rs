@@ -1,1 +1,5 @@
-//! server
+//! The same request arrives: sessions, the rules of POSIX, and what they are stored in.
+
+pub mod meta;
+
+pub mod chunks;

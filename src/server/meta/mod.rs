@@ -1,0 +1,176 @@
+//! The metadata store: ordered keys, changed by atomic commits.
+//!
+//! Comes in: keys and values as bytes ([`keys`] says which), grouped into one [`Changes`] per transaction.
+//! Goes out: values, scans in key order, a [`CommitSeq`] per commit. The engine owns the bytes; who calls it owns
+//! the order: there is one writer at a time, the caller's lock sees to that.
+//! Absent on purpose: conflicts, retries and snapshots (one writer needs none), and any knowledge of POSIX.
+//!
+//! | engine | for |
+//! |---|---|
+//! | [`embedded`] | `ringfs serve DIR`: fjall in a folder |
+//! | [`memory`] | the model the other is compared with, and tests of what stands above |
+
+#![forbid(unsafe_code)]
+
+mod fault;
+
+pub mod memory;
+
+mod txn;
+
+pub use fault::StoreFault;
+pub use txn::{Savepoint, WriteTxn};
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{ControlFlow, Deref};
+
+/// Bytes that are cheap to clone: short ones lie inside, longer ones are shared.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Value(fjall::Slice);
+
+impl Deref for Value {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Borrow<[u8]> for Value {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self(fjall::Slice::from(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(fjall::Slice::from(bytes))
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.escape_ascii())
+    }
+}
+
+/// Direction of a scan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Smallest key first.
+    Forward,
+    /// Largest key first.
+    Reverse,
+}
+
+/// What a scan calls for each key and value; `Break` ends the scan.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+/// Number of a commit: 1 for the first one of a store, one more for each. 0: nothing was ever committed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CommitSeq(pub u64);
+
+impl fmt::Display for CommitSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Reading: an [`Engine`] (what is committed) or a [`Txn`] (that, and its own writes over it).
+pub trait View {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreFault>;
+
+    /// Visits the keys in `from..to` (bytewise order, `to` exclusive) until `visit` breaks. A range whose end is not
+    /// after its start is empty. `visit` must not write to what is scanned.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreFault>;
+}
+
+/// A transaction: reads see its own writes, and nothing is stored before it is committed, whole.
+///
+/// The POSIX rules are written over `&mut dyn Txn`. Same reads and writes in, same changes out: it asks no clock.
+pub trait Txn: View {
+    /// Sets `key` to `value`.
+    fn put(&mut self, key: &[u8], value: &[u8]);
+
+    /// Removes `key`; it need not exist.
+    fn delete(&mut self, key: &[u8]);
+}
+
+/// What keeps the keys. Safe to share: commits exclude each other, reads go beside them.
+pub trait Engine: View + Send + Sync + 'static {
+    /// Applies all changes or none. When it returns they survive the death of this process, not a loss of power.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`] leaves the store as it was and usable; any other fault latches: later commits fail too.
+    fn commit(&self, changes: &Changes) -> Result<CommitSeq, StoreFault>;
+
+    /// Returns when every commit that returned before the call survives a loss of power. Commits go on beside it.
+    ///
+    /// # Errors
+    /// The disk refused; latches.
+    fn persist(&self) -> Result<(), StoreFault>;
+
+    /// The last commit.
+    fn last_commit(&self) -> CommitSeq;
+
+    /// Bytes the keys take on the disk (of the memory engine: in memory).
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    fn disk_bytes(&self) -> Result<u64, StoreFault>;
+}
+
+/// The writes of one transaction, at most one per key: a value, or `None` for a removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    map: BTreeMap<Value, Option<Value>>,
+}
+
+impl Changes {
+    /// Sets `key`.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.map.insert(Value::from(key), Some(Value::from(value)));
+    }
+
+    /// Removes `key`.
+    pub fn delete(&mut self, key: &[u8]) {
+        self.map.insert(Value::from(key), None);
+    }
+
+    /// The writes in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Value, Option<&Value>)> {
+        self.map.iter().map(|(key, value)| (key, value.as_ref()))
+    }
+
+    /// How many keys are written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether nothing is written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|(key, value)| (key.len() + value.map_or(0, |v| v.len())) as u64).sum()
+    }
+}

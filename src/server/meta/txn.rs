@@ -1,0 +1,139 @@
+//! A transaction: an overlay of writes over an engine.
+
+use super::{Changes, CommitSeq, Engine, Order, StoreFault, Txn, Value, View, Visit};
+use std::ops::{Bound, ControlFlow};
+
+/// The one kind of [`Txn`]: nothing is stored before [`WriteTxn::commit`]; dropped, it never was.
+pub struct WriteTxn<'e> {
+    engine: &'e dyn Engine,
+    changes: Changes,
+    /// What each write replaced in `changes`, oldest first: the way back to a savepoint.
+    undo: Vec<(Value, Option<Option<Value>>)>,
+}
+
+/// A point to which [`WriteTxn::rollback`] can return.
+#[derive(Clone, Copy, Debug)]
+pub struct Savepoint(usize);
+
+impl<'e> WriteTxn<'e> {
+    /// An empty transaction. The caller holds the writer's lock until the commit has returned.
+    #[must_use]
+    pub fn new(engine: &'e dyn Engine) -> Self {
+        Self { engine, changes: Changes::default(), undo: Vec::new() }
+    }
+
+    /// Stores the writes; without any it stores nothing and returns the last commit's number.
+    ///
+    /// # Errors
+    /// See [`Engine::commit`].
+    pub fn commit(self) -> Result<CommitSeq, StoreFault> {
+        if self.changes.is_empty() {
+            return Ok(self.engine.last_commit());
+        }
+        self.engine.commit(&self.changes)
+    }
+
+    /// The writes so far.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Marks where the transaction stands: one mutation of a batch may fail without taking the others along.
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint(self.undo.len())
+    }
+
+    /// Forgets the writes made since `to`.
+    ///
+    /// # Panics
+    /// When `to` belongs to another transaction or was rolled back past already.
+    pub fn rollback(&mut self, to: Savepoint) {
+        assert!(to.0 <= self.undo.len(), "savepoint {} of {} writes", to.0, self.undo.len());
+        for (key, before) in self.undo.drain(to.0..).rev() {
+            match before {
+                Some(write) => self.changes.map.insert(key, write),
+                None => self.changes.map.remove(&key),
+            };
+        }
+    }
+
+    fn write(&mut self, key: &[u8], value: Option<Value>) {
+        let key = Value::from(key);
+        let before = self.changes.map.insert(key.clone(), value);
+        self.undo.push((key, before));
+    }
+}
+
+impl Txn for WriteTxn<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.write(key, Some(Value::from(value)));
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        self.write(key, None);
+    }
+}
+
+impl View for WriteTxn<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreFault> {
+        match self.changes.map.get(key) {
+            Some(write) => Ok(write.clone()),
+            None => self.engine.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreFault> {
+        if from >= to {
+            return Ok(());
+        }
+        let own = self.changes.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        match order {
+            Order::Forward => merge(self.engine, from, to, order, own, visit),
+            Order::Reverse => merge(self.engine, from, to, order, own.rev(), visit),
+        }
+    }
+}
+
+/// Visits the engine's keys and the transaction's own in one order; at the same key its own write wins.
+fn merge<'w>(
+    engine: &dyn Engine,
+    from: &[u8],
+    to: &[u8],
+    order: Order,
+    own: impl Iterator<Item = (&'w Value, &'w Option<Value>)>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreFault> {
+    let mut own = own.peekable();
+    let before = |a: &[u8], b: &[u8]| if order == Order::Forward { a < b } else { a > b };
+    let mut ended = false;
+    engine.scan(from, to, order, &mut |key, value| {
+        while let Some((mine, write)) = own.next_if(|(mine, _)| before(mine, key)) {
+            if let Some(value) = write
+                && visit(mine, value).is_break()
+            {
+                ended = true;
+                return ControlFlow::Break(());
+            }
+        }
+        let shown = match own.next_if(|(mine, _)| &***mine == key) {
+            Some((_, write)) => write.as_deref(),
+            None => Some(value),
+        };
+        let flow = shown.map_or(ControlFlow::Continue(()), |value| visit(key, value));
+        ended = flow.is_break();
+        flow
+    })?;
+    if ended {
+        return Ok(());
+    }
+    for (mine, write) in own {
+        if let Some(value) = write
+            && visit(mine, value).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
