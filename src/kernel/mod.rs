@@ -1,1 +1,5 @@
-//! kernel
+//! The request comes in.
+
+pub mod abi;
+
+pub mod decode;
