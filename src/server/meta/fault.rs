@@ -1,7 +1,7 @@
 //! What goes wrong in the metadata store, by who is to blame.
 
 use super::CommitSeq;
-use crate::base::Errno;
+use crate::base::{Errno, Ino};
 use std::path::PathBuf;
 
 /// A fault of the metadata store. The answer to the caller is [`StoreFault::errno`].
@@ -45,6 +45,12 @@ pub enum StoreFault {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// More names of one directory have the same hash than a bucket holds. Needs the volume's secret key.
+    #[error("too many names of directory {parent} have the same hash")]
+    Collisions {
+        /// The directory.
+        parent: Ino,
+    },
     /// Another process has the store open.
     #[error("{} is in use by another process", path.display())]
     InUse {
@@ -75,7 +81,7 @@ impl StoreFault {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Self::Full => Errno::ENOSPC,
+            Self::Full | Self::Collisions { .. } => Errno::ENOSPC,
             _ => Errno::EIO,
         }
     }

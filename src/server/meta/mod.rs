@@ -18,7 +18,28 @@ pub mod memory;
 
 mod txn;
 
+pub mod keys;
+
+pub mod superblock;
+
+pub mod inodes;
+
+pub mod dirents;
+
+pub mod attributes;
+
+pub mod extents;
+
+pub mod chunk_table;
+
+pub mod counters;
+
+pub mod sessions;
+
+pub use dirents::NameHash;
 pub use fault::StoreFault;
+pub use inodes::Inode;
+pub use superblock::Superblock;
 pub use txn::{Savepoint, WriteTxn};
 
 use std::borrow::Borrow;
