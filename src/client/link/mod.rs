@@ -1,0 +1,163 @@
+//! The link: one session with the server, kept alive over cut connections and restarts of the server.
+//!
+//! In come queries and batches of mutations, each with a closure for what comes back; out go frames on two
+//! connections: metadata, and data (reads, and batches with a payload), so that file bytes never delay metadata.
+//! Or, for a server in this process, plain calls ([`Target::Local`]).
+//!
+//! Nothing here blocks the caller on the network. A frame goes straight to the socket when that has room; else the
+//! link's own thread sends it. Each connection has a thread that receives. Closures run on the thread that
+//! received the answer, or inside [`Link::call`] itself; they must not block and may call the link again. No lock of
+//! the link is held while one runs.
+//!
+//! When a connection is lost, requests stay in flight. The link connects anew until it is closed, tells the server
+//! what the session holds ([`Owner::held`]), sends all that is in flight again in the order of the sequences (mutations
+//! by their original bytes: the server knows the ticket and does nothing twice), then new requests. Should the
+//! server have forgotten the session, everything in flight fails with EIO and a fresh session begins
+//! ([`Owner::lost`]).
+//!
+//! Order: requests of one connection arrive in the order they were made here. Between the two connections there is
+//! none: who needs it waits for the answer.
+//!
+//! Absent on purpose: what requests mean, grouping mutations, caching.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod fault;
+mod local;
+mod options;
+mod status;
+
+pub use answers::Tickets;
+pub use fault::LinkFault;
+pub use options::{Held, LinkOptions, Owner, Secret, Target, random_session};
+pub use status::LinkStatus;
+
+use crate::base::Errno;
+use crate::wire::hello::Welcome;
+use crate::wire::{Answer, Outcome, Query};
+use bytes::Bytes;
+use local::Local;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Number of a request within its session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Sequence(pub u64);
+
+/// Encoded mutations that go out as one frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// Their tickets, in the order of their records.
+    pub tickets: Tickets,
+    /// Their records.
+    pub body: Bytes,
+    /// Their data.
+    pub payload: Bytes,
+}
+
+/// What became of an interrupted request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interrupted {
+    /// It was failed with EINTR: there is no connection, and it changes nothing. A `Hold` may have reached the server:
+    /// drop the inode if nothing else here holds it.
+    Failed,
+    /// The server was told to stop waiting for the lock, or will be; the answer comes.
+    Cancelling,
+    /// The answer comes as ever; should the connection be lost first, it fails as above.
+    Kept,
+}
+
+/// See the module.
+pub struct Link {
+    target: String,
+    way: Way,
+}
+
+enum Way {
+    Local(Local),
+}
+
+impl Link {
+    /// Connects and shakes hands, on the calling thread, once; starts the link's threads. The welcome tells volume,
+    /// lease and whether the volume is read-only.
+    ///
+    /// # Errors
+    /// [`LinkFault`], one line that names address and remedy.
+    pub fn open(target: Target, options: LinkOptions) -> Result<(Arc<Self>, Welcome), LinkFault> {
+        let name = target.to_string();
+        let (way, welcome) = match target {
+            Target::Local { peer, welcome } => {
+                (Way::Local(Local::new(peer, welcome.clone(), &options)), welcome)
+            }
+            Target::Unix(_) | Target::Tcp(_) => {
+                return Err(LinkFault::Protocol { target: name, what: "sockets are not built in yet" });
+            }
+        };
+        Ok((Arc::new(Self { target: name, way }), welcome))
+    }
+
+    /// Whom to ask when a session is taken up again. Set once, before anything is held; without one the link says
+    /// that nothing is.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        match &self.way {
+            Way::Local(_) => drop(owner),
+        }
+    }
+
+    /// Asks. `done` gets the answer exactly once: bytes in it are borrowed from the receive buffer. Errors besides
+    /// the server's own: EIO (session lost), EINTR ([`Link::interrupt`]), ENOTCONN (closed), ENOMEM (too much in
+    /// flight), EOPNOTSUPP (an answer of a newer protocol).
+    pub fn call<F>(&self, query: &Query<'_>, done: F) -> Sequence
+    where
+        F: FnOnce(Result<Answer<'_>, Errno>) + Send + 'static,
+    {
+        match &self.way {
+            Way::Local(local) => local.call(query, done),
+        }
+    }
+
+    /// Sends mutations. `done` gets their outcomes exactly once, one for each ticket in order, or an errno for all:
+    /// EIO (session lost: whether they were done is not known), ENOTCONN (closed), ENOMEM (too much in flight, not
+    /// sent).
+    pub fn batch<F>(&self, batch: Batch, done: F) -> Sequence
+    where
+        F: FnOnce(Result<&[Outcome], Errno>) + Send + 'static,
+    {
+        match &self.way {
+            Way::Local(local) => local.batch(batch, done),
+        }
+    }
+
+    /// The caller of a request got a signal. A mutation is never given up.
+    pub fn interrupt(&self, sequence: Sequence) -> Interrupted {
+        match &self.way {
+            Way::Local(local) => {
+                local.interrupt(sequence);
+                Interrupted::Cancelling
+            }
+        }
+    }
+
+    /// Waits up to `grace` for what is in flight, takes leave of the server and ends the link's threads. What is
+    /// without an answer then fails with ENOTCONN, as do later requests. Not to be called from a `done`.
+    pub fn close(&self, grace: Duration) {
+        let _ = grace;
+        match &self.way {
+            Way::Local(local) => local.close(),
+        }
+    }
+
+    /// Numbers for the operator.
+    #[must_use]
+    pub fn status(&self) -> LinkStatus {
+        match &self.way {
+            Way::Local(local) => local.status(self.target.clone()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("target", &self.target).finish_non_exhaustive()
+    }
+}

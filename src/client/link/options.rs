@@ -1,0 +1,153 @@
+//! What a link is told when it opens, and what it asks its owner later.
+
+use super::LinkFault;
+use crate::base::{Ino, SessionId};
+use crate::wire::hello::Welcome;
+use crate::wire::{LockRequest, Peer};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Where the server is.
+#[derive(Clone)]
+pub enum Target {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// HOST:PORT, looked up anew for each connection.
+    Tcp(String),
+    /// The server runs in this process; `peer` is a session already made under [`LinkOptions::session`], and `welcome` what
+    /// it said. It is never disconnected and not pinged: its session lives as long as the process.
+    Local {
+        /// The session.
+        peer: Arc<dyn Peer>,
+        /// Volume, epoch, whether it is read-only.
+        welcome: Welcome,
+    },
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Local { .. } => f.write_str("the server in this process"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// A shared secret; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Arc<[u8]>);
+
+impl Secret {
+    /// The secret is these bytes, all of them.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How a link behaves. [`LinkOptions::new`] gives the values a mount uses.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// Name of the first session. When a server forgets it the link goes on under a fresh one.
+    pub session: SessionId,
+    /// Host name, for the server's operator.
+    pub host: String,
+    /// Mount point, for the server's operator.
+    pub mount_point: String,
+    /// Proves either side to the other. With one, a server that cannot prove it is refused.
+    pub secret: Option<Secret>,
+    /// For a connection to come about.
+    pub connect_timeout: Duration,
+    /// For the whole handshake of a connection, and for each piece of the re-assertion.
+    pub handshake_timeout: Duration,
+    /// Wait before the second attempt to reconnect (the first is at once); doubles with each, with jitter.
+    pub backoff_min: Duration,
+    /// Bound of the above.
+    pub backoff_max: Duration,
+    /// Requests in flight, over both connections; one more is answered with ENOMEM.
+    pub in_flight_max: usize,
+    /// Bytes of requests in flight.
+    pub in_flight_bytes_max: usize,
+    /// Every ticket below this is settled; the mutation log keeps it up to date, each frame tells it.
+    pub settled: Arc<AtomicU64>,
+}
+
+impl LinkOptions {
+    /// The values a mount uses, with a random session.
+    ///
+    /// # Errors
+    /// [`LinkFault::System`] when the system has no random numbers.
+    pub fn new(mount_point: &str) -> Result<Self, LinkFault> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+        Ok(Self {
+            session: random_session()?,
+            host: host.unwrap_or_default().trim().to_owned(),
+            mount_point: mount_point.to_owned(),
+            secret: None,
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(5),
+            // Above all that the mutation log and the kernel's queues let through.
+            in_flight_max: 1 << 17,
+            in_flight_bytes_max: 256 << 20,
+            settled: Arc::new(AtomicU64::new(1)),
+        })
+    }
+}
+
+/// A new name for a session.
+///
+/// # Errors
+/// [`LinkFault::System`] when the system has no random numbers.
+pub fn random_session() -> Result<SessionId, LinkFault> {
+    Ok(SessionId(u128::from_le_bytes(random_bytes()?)))
+}
+
+/// Random bytes of the system.
+pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N], LinkFault> {
+    let mut bytes = [0; N];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| LinkFault::System { what: "random numbers", cause: std::io::Error::last_os_error() })?;
+    Ok(bytes)
+}
+
+/// What the link needs to know of the mount when a session is taken up again. Called on the link's thread; must not
+/// wait for an answer of the server.
+pub trait Owner: Send + Sync {
+    /// What this session holds open and has locked, without what is only asked for and not answered yet: that is
+    /// sent again by itself.
+    fn held(&self) -> Held;
+
+    /// The server does not know the session any more: open files without a name and locks are gone. All that was in
+    /// flight fails with EIO right after this; new requests go to a fresh session.
+    fn lost(&self);
+}
+
+/// See [`Owner::held`].
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Held {
+    /// Inodes held open.
+    pub holds: Vec<Ino>,
+    /// Locks granted.
+    pub locks: Vec<(Ino, LockRequest)>,
+}
