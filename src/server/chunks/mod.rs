@@ -14,6 +14,14 @@
 
 mod fault;
 
+mod record;
+
+pub mod local;
+
+pub mod memory;
+
+pub mod gc;
+
 pub use fault::ChunkFault;
 
 use crate::base::{ChunkId, ChunkPlace, Ino, SegmentId};
@@ -76,6 +84,9 @@ pub trait ChunkStore: Send + Sync + 'static {
 
     /// Closes the segment appended to; the next append begins a new one.
     fn seal(&self);
+
+    /// The newest segment: the next append goes there or to a newer one. 0 when there was never one.
+    fn newest(&self) -> SegmentId;
 
     /// Deletes a segment.
     ///

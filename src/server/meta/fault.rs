@@ -37,6 +37,12 @@ pub enum StoreFault {
         /// The engine's words.
         source: Box<fjall::Error>,
     },
+    /// The embedded engine gave up while it opened its files.
+    #[error("the metadata in {} is damaged beyond what the engine can read; restore a copy of the store", path.display())]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A record does not say what its key promises: damage, or a bug of an older version.
     #[error("damaged metadata record at key {key}: {why}; run `ringfs fsck` on the store")]
     Damaged {

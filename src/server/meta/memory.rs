@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
+/// How many keys a scan copies at a time.
+const PIECE: usize = 64;
+
 /// Keys in memory.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
@@ -23,6 +26,16 @@ impl MemoryEngine {
     pub fn new() -> Self {
         Self::default()
     }
+
+    fn some(&self, from: &Bound<Value>, to: &Bound<Value>, order: Order) -> Vec<(Value, Value)> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let range = state.map.range((from.clone(), to.clone()));
+        let owned = |(key, value): (&Value, &Value)| (key.clone(), value.clone());
+        match order {
+            Order::Forward => range.take(PIECE).map(owned).collect(),
+            Order::Reverse => range.rev().take(PIECE).map(owned).collect(),
+        }
+    }
 }
 
 impl View for MemoryEngine {
@@ -34,18 +47,27 @@ impl View for MemoryEngine {
         if from >= to {
             return Ok(());
         }
-        // A copy, so that `visit` may read the engine again without holding its lock twice.
-        let found: Vec<(Value, Value)> = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let range = state.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
-            range.map(|(key, value)| (key.clone(), value.clone())).collect()
-        };
-        let each = |(key, value): &(Value, Value)| visit(key, value).is_break();
-        match order {
-            Order::Forward => found.iter().any(each),
-            Order::Reverse => found.iter().rev().any(each),
-        };
-        Ok(())
+        let mut from = Bound::Included(Value::from(from));
+        let mut to = Bound::Excluded(Value::from(to));
+        loop {
+            // Copies of a few, so that `visit` may read the engine again without holding its lock twice.
+            let found = self.some(&from, &to, order);
+            for (key, value) in &found {
+                if visit(key, value).is_break() {
+                    return Ok(());
+                }
+            }
+            let Some((last, _)) = found.last() else { return Ok(()) };
+            match order {
+                Order::Forward => from = Bound::Excluded(last.clone()),
+                Order::Reverse => to = Bound::Excluded(last.clone()),
+            }
+            if let (Bound::Excluded(from), Bound::Excluded(to)) = (&from, &to)
+                && from >= to
+            {
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@ mod fault;
 
 pub mod memory;
 
+pub mod embedded;
+
 mod txn;
 
 pub mod keys;
@@ -35,6 +37,9 @@ pub mod chunk_table;
 pub mod counters;
 
 pub mod sessions;
+
+#[cfg(test)]
+mod conformance;
 
 pub use dirents::NameHash;
 pub use fault::StoreFault;

@@ -1,0 +1,322 @@
+//! The embedded engine: fjall, a log-structured merge tree, in a folder of its own.
+//!
+//! ```text
+//! DIR/db/            fjall's own files; the newest DIR/db/N.jnl is its journal
+//! DIR/persisted      u64 number of a commit known to be on the disk, u32 CRC-32C of it
+//! ```
+//!
+//! A commit is written to the journal and handed to the system before it returns, so it survives `kill -9`.
+//! [`Engine::persist`] calls fdatasync on the journal through a file of our own: fjall's `persist` holds the lock that
+//! commits need. That is complete, because fjall syncs a journal before it begins the next one, and numbers them
+//! without gaps (`the_journal_is_where_persist_looks` watches over it).
+//!
+//! fjall cuts a damaged journal off at the damage without a word. So each commit also writes its number, and opening
+//! compares the last one with `DIR/persisted`.
+
+use super::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit, keys};
+use crate::base::Errno;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Asked before bytes are written: is there room for so many? `ENOSPC` refuses.
+///
+/// fjall gives up for good when a write of its own fails, so a full disk must be noticed before.
+pub type RoomCheck = Arc<dyn Fn(u64) -> Result<(), Errno> + Send + Sync>;
+
+/// How to open the engine.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Memory for blocks read from the disk.
+    pub cache_bytes: u64,
+    /// See [`RoomCheck`].
+    pub room: RoomCheck,
+    /// Open also when commits are missing that had reached the disk, and go on without them.
+    pub accept_lost_commits: bool,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20, room: Arc::new(|_| Ok(())), accept_lost_commits: false }
+    }
+}
+
+/// Writes are kept in memory up to this size before they go to a sorted file.
+const MEMTABLE_BYTES: u64 = 32 << 20;
+/// Old journals may take so much before fjall hurries to empty them.
+const JOURNALS_BYTES: u64 = 128 << 20;
+/// Open files of sorted data (the process may have 20,000 in all).
+const OPEN_FILES: usize = 512;
+/// One flushes, one compacts.
+const WORKERS: usize = 2;
+/// What a commit costs on the disk besides its keys and values, roughly, times the rewriting by compactions.
+const WRITE_AMPLIFICATION: u64 = 4;
+
+/// Keys in a fjall database.
+pub struct EmbeddedEngine {
+    folder: PathBuf,
+    keyspace: Keyspace,
+    db: Database,
+    room: RoomCheck,
+    /// Number of the last commit; changed under `committing`.
+    last: AtomicU64,
+    /// Lock order: alone, never together with `persisting`.
+    committing: Mutex<()>,
+    persisting: Mutex<Persisting>,
+    /// The first fault of a write, after which none is tried.
+    latch: Mutex<Option<String>>,
+}
+
+struct Persisting {
+    /// Every commit up to this one is on the disk.
+    upto: u64,
+    /// The journal as it was last time, to be synced.
+    journal: Option<(u64, File)>,
+    /// `DIR/persisted`.
+    note: File,
+}
+
+impl std::fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedEngine").field("folder", &self.folder).field("last", &self.last).finish()
+    }
+}
+
+fn engine_fault(action: &'static str) -> impl FnOnce(fjall::Error) -> StoreFault {
+    move |source| StoreFault::Engine { action, source: Box::new(source) }
+}
+
+fn disk_fault(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreFault {
+    let path = path.to_path_buf();
+    move |source| StoreFault::Disk { action, path, source }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EmbeddedEngine {
+    /// Opens the engine in `folder`, which is made when it is missing.
+    ///
+    /// # Errors
+    /// The files cannot be read or written, are damaged, are in use by another process, or miss commits
+    /// ([`StoreFault::CommitsLost`]).
+    pub fn open(folder: &Path, options: &EmbeddedOptions) -> Result<Self, StoreFault> {
+        let (db, keyspace) = open_database(&folder.join("db"), options.cache_bytes)?;
+        let found = match keyspace.get(keys::COMMIT).map_err(engine_fault("read its last commit"))? {
+            Some(bytes) => {
+                let bytes: Result<[u8; 8], _> = bytes[..].try_into();
+                u64::from_le_bytes(bytes.map_err(|_| StoreFault::damaged(keys::COMMIT, "not a number"))?)
+            }
+            None => 0,
+        };
+        let path = folder.join("persisted");
+        let note = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let note = note.map_err(disk_fault("open", &path))?;
+        let persisted = read_note(&note).map_err(disk_fault("read", &path))?;
+        if persisted > found {
+            if !options.accept_lost_commits {
+                return Err(StoreFault::CommitsLost {
+                    persisted: CommitSeq(persisted),
+                    found: CommitSeq(found),
+                });
+            }
+            write_note(&note, found).map_err(disk_fault("write", &path))?;
+        }
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            keyspace,
+            db,
+            room: Arc::clone(&options.room),
+            last: AtomicU64::new(found),
+            committing: Mutex::new(()),
+            persisting: Mutex::new(Persisting { upto: persisted.min(found), journal: None, note }),
+            latch: Mutex::new(None),
+        })
+    }
+
+    fn check_latch(&self) -> Result<(), StoreFault> {
+        match &*lock(&self.latch) {
+            Some(cause) => Err(StoreFault::Latched { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes a fault after which nothing is written any more.
+    fn latched(&self, fault: StoreFault) -> StoreFault {
+        lock(&self.latch).get_or_insert_with(|| fault.to_string());
+        fault
+    }
+
+    /// Syncs the newest journal; older ones were synced before it was begun.
+    fn sync_journal(&self, cached: &mut Option<(u64, File)>) -> Result<(), StoreFault> {
+        let db = self.folder.join("db");
+        let path = |number: u64| db.join(format!("{number}.jnl"));
+        let known = cached.as_ref().map(|(number, _)| *number);
+        let mut newest = match known {
+            Some(number) => number,
+            None => match newest_journal(&db).map_err(disk_fault("list", &db))? {
+                Some(number) => number,
+                // Not where it was in the version this was written for: the slow way is still right.
+                None => return self.db.persist(PersistMode::SyncData).map_err(engine_fault("sync")),
+            },
+        };
+        while path(newest + 1).try_exists().map_err(disk_fault("look for", &path(newest + 1)))? {
+            newest += 1;
+        }
+        if known != Some(newest) {
+            let file = File::open(path(newest)).map_err(disk_fault("open", &path(newest)))?;
+            *cached = Some((newest, file));
+        }
+        let (_, file) = cached.as_ref().expect("set above");
+        file.sync_data().map_err(disk_fault("sync", &path(newest)))
+    }
+}
+
+/// fjall panics on some kinds of damage; to the operator that is one more way of not being able to open.
+fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), StoreFault> {
+    std::fs::create_dir_all(path).map_err(disk_fault("make", path))?;
+    let open = || {
+        let db = Database::builder(path)
+            .cache_size(cache_bytes)
+            .worker_threads(WORKERS)
+            .max_cached_files(Some(OPEN_FILES))
+            .max_journaling_size(JOURNALS_BYTES)
+            .open()?;
+        let tree = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let keyspace = db.keyspace("meta", tree)?;
+        Ok((db, keyspace))
+    };
+    match std::panic::catch_unwind(open) {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(fjall::Error::Locked)) => Err(StoreFault::InUse { path: path.to_path_buf() }),
+        Ok(Err(fjall::Error::Io(source))) => Err(disk_fault("open the metadata in", path)(source)),
+        Ok(Err(source)) => Err(engine_fault("open its files")(source)),
+        Err(_) => Err(StoreFault::Unreadable { path: path.to_path_buf() }),
+    }
+}
+
+fn newest_journal(db: &Path) -> io::Result<Option<u64>> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(db)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".jnl")?.parse().ok());
+        newest = newest.max(number);
+    }
+    Ok(newest)
+}
+
+const NOTE_BYTES: usize = 12;
+
+/// The commit noted as persisted; 0 when there is none, or when the note itself was torn: it is a check, not a need.
+fn read_note(note: &File) -> io::Result<u64> {
+    let mut bytes = [0; NOTE_BYTES];
+    match note.read_exact_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        other => other?,
+    }
+    let (number, crc) = bytes.split_at(8);
+    if crc_fast::crc32_iscsi(number).to_le_bytes() != crc {
+        return Ok(0);
+    }
+    Ok(u64::from_le_bytes(*number.first_chunk().expect("split at 8")))
+}
+
+fn write_note(note: &File, commit: u64) -> io::Result<()> {
+    let mut bytes = [0; NOTE_BYTES];
+    bytes[..8].copy_from_slice(&commit.to_le_bytes());
+    let crc = crc_fast::crc32_iscsi(&bytes[..8]);
+    bytes[8..].copy_from_slice(&crc.to_le_bytes());
+    note.write_all_at(&bytes, 0)
+}
+
+impl View for EmbeddedEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreFault> {
+        Ok(self.keyspace.get(key).map_err(engine_fault("read"))?.map(Value))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreFault> {
+        if from >= to {
+            return Ok(());
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let mut found = self.db.snapshot().range::<&[u8], _>(&self.keyspace, range);
+        let next = |found: &mut fjall::Iter| match order {
+            Order::Forward => found.next(),
+            Order::Reverse => found.next_back(),
+        };
+        while let Some(guard) = next(&mut found) {
+            let (key, value) = guard.into_inner().map_err(engine_fault("scan"))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine for EmbeddedEngine {
+    fn commit(&self, changes: &Changes) -> Result<CommitSeq, StoreFault> {
+        let _one_at_a_time = lock(&self.committing);
+        self.check_latch()?;
+        (self.room)(changes.bytes() * WRITE_AMPLIFICATION).map_err(|_| StoreFault::Full)?;
+        let number = self.last.load(Ordering::Relaxed) + 1;
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), changes.len() + 1);
+        for (key, value) in changes.iter() {
+            match value {
+                Some(value) => batch.insert(&self.keyspace, key.0.clone(), value.0.clone()),
+                None => batch.remove(&self.keyspace, key.0.clone()),
+            }
+        }
+        batch.insert(&self.keyspace, keys::COMMIT, number.to_le_bytes());
+        let batch = batch.durability(Some(PersistMode::Buffer));
+        batch.commit().map_err(engine_fault("commit")).map_err(|fault| self.latched(fault))?;
+        self.last.store(number, Ordering::Release);
+        Ok(CommitSeq(number))
+    }
+
+    fn persist(&self) -> Result<(), StoreFault> {
+        let wanted = self.last_commit().0;
+        let mut state = lock(&self.persisting);
+        self.check_latch()?;
+        if state.upto >= wanted {
+            return Ok(());
+        }
+        // Commits that came while another thread was syncing go along.
+        let upto = self.last_commit().0;
+        self.sync_journal(&mut state.journal).map_err(|fault| self.latched(fault))?;
+        state.upto = upto;
+        write_note(&state.note, upto).map_err(disk_fault("write", &self.folder.join("persisted")))
+    }
+
+    fn last_commit(&self) -> CommitSeq {
+        CommitSeq(self.last.load(Ordering::Acquire))
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreFault> {
+        folder_bytes(&self.folder).map_err(disk_fault("list", &self.folder))
+    }
+}
+
+/// Bytes the disk has given to the files in `folder`. A file that goes meanwhile counts nothing.
+fn folder_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(found) if found.is_dir() => folder_bytes(&entry.path())?,
+            Ok(found) => found.blocks() * 512,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
