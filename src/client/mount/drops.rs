@@ -1,0 +1,65 @@
+//! Tells the server which inodes need not be held any more. Nobody waits for it, one message is on its way at a time,
+//! and those who come meanwhile gather for the next: no timer, and few messages when many files are deleted.
+
+use super::Mount;
+use crate::base::{Errno, Ino};
+use crate::wire::Query;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Inodes in one message: 8 KiB.
+const DROPS_MAX: usize = 1024;
+
+/// Which of the two, the call's return or its answer, came first.
+const NEITHER: u8 = 0;
+const RETURNED: u8 = 1;
+const ANSWERED: u8 = 2;
+
+impl Mount {
+    /// Sends what has gathered, unless a message is on its way: its answer sends the rest.
+    pub fn send_drops(self: &Arc<Self>) {
+        while let Some(inos) = self.namespace.inodes.next_drops(DROPS_MAX) {
+            let first = Arc::new(AtomicU8::new(NEITHER));
+            let (mount, other) = (Arc::clone(self), Arc::clone(&first));
+            let query = Query::Drop { inos };
+            // `query` is lent to the call, so the answer needs its own list.
+            let Query::Drop { inos: dropped } = query.clone() else { return };
+            self.link.call(&query, move |answer| {
+                if let Err(errno) = answer
+                    && errno != Errno::ENOTCONN
+                {
+                    tracing::warn!(%errno, inodes = dropped.len(), "the server did not take a drop");
+                }
+                mount.dropped(&dropped);
+                if other.swap(ANSWERED, Ordering::AcqRel) == RETURNED {
+                    mount.send_drops();
+                }
+            });
+            // Answered inside the call: this loop goes on, so that answers do not pile up on the stack.
+            if first.swap(RETURNED, Ordering::AcqRel) != ANSWERED {
+                return;
+            }
+        }
+    }
+
+    fn dropped(self: &Arc<Self>, inos: &[Ino]) {
+        let (waiters, again) = self.namespace.inodes.drops_done(inos);
+        for ino in again {
+            let mount = Arc::clone(self);
+            self.link.call(&Query::Hold { ino }, move |answer| {
+                let drop = match answer {
+                    Ok(_) => {
+                        mount.namespace.inodes.held(ino);
+                        mount.namespace.inodes.closed(ino)
+                    }
+                    // The drop came last and the inode is gone, which only a descriptor that was never opened sees.
+                    Err(_) => mount.namespace.inodes.open_failed(ino, false),
+                };
+                if drop {
+                    mount.send_drops();
+                }
+            });
+        }
+        waiters.into_iter().for_each(|waiter| waiter());
+    }
+}
