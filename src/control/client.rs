@@ -46,8 +46,7 @@ pub enum ControlFault {
 /// See [`ControlFault`].
 pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Value, ControlFault> {
     let deadline = Instant::now() + patience;
-    let unreachable =
-        |source| ControlFault::Unreachable { path: path.display().to_string(), source };
+    let unreachable = |source| ControlFault::Unreachable { path: path.display().to_string(), source };
     let mut stream = UnixStream::connect(path).map_err(unreachable)?;
     let peer = getsockopt(&stream, PeerCredentials).map_err(|errno| unreachable(errno.into()))?;
     if peer.uid() != 0 && peer.uid() != owner.as_raw() {
@@ -65,7 +64,11 @@ pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Valu
     }
 }
 
-fn read_line(stream: &mut UnixStream, deadline: Instant, patience: Duration) -> Result<Vec<u8>, ControlFault> {
+fn read_line(
+    stream: &mut UnixStream,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<Vec<u8>, ControlFault> {
     let mut line = Vec::new();
     let mut piece = [0; 8192];
     loop {

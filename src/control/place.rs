@@ -49,7 +49,9 @@ pub fn make_folder(uid: Uid) -> Result<PathBuf, String> {
                 tried.push(format!("{}: {error}", folder.display()));
             }
             _ if usable(&folder, uid) => return Ok(folder),
-            _ => tried.push(format!("{}: not a folder that only {} can write to", folder.display(), who(uid))),
+            _ => {
+                tried.push(format!("{}: not a folder that only {} can write to", folder.display(), who(uid)))
+            }
         }
     }
     Err(format!("no place for the control socket ({})", tried.join("; ")))

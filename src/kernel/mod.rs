@@ -45,3 +45,7 @@ pub mod abi;
 pub mod decode;
 
 pub mod transport;
+
+pub mod null;
+
+pub mod adapter;

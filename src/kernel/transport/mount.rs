@@ -6,7 +6,10 @@
 //!
 //! The crate fuse-backend-rs can mount too, but always with its own options and without telling why it failed;
 //! docs/decisions/0002-mounting.md has the comparison.
-#![allow(unsafe_code, reason = "takes over descriptors that arrive as numbers: from fusermount3 and from /dev/fd/N")]
+#![allow(
+    unsafe_code,
+    reason = "takes over descriptors that arrive as numbers: from fusermount3 and from /dev/fd/N"
+)]
 
 use super::options::{MountOptions, SUBTYPE};
 use nix::errno::Errno;
@@ -49,10 +52,14 @@ pub enum MountFault {
         errno: Errno,
     },
     /// No /dev/fuse.
-    #[error("{DEVICE} does not exist: load the kernel module with `modprobe fuse`, or pass the device to the container")]
+    #[error(
+        "{DEVICE} does not exist: load the kernel module with `modprobe fuse`, or pass the device to the container"
+    )]
     NoDevice,
     /// /dev/fuse is there but not for us.
-    #[error("{DEVICE} may not be opened ({0}): run as root, or let the administrator allow it (`chmod 666 {DEVICE}`)")]
+    #[error(
+        "{DEVICE} may not be opened ({0}): run as root, or let the administrator allow it (`chmod 666 {DEVICE}`)"
+    )]
     DeviceDenied(Errno),
     /// mount(2) failed.
     #[error("mounting {path} failed: {errno}{hint}")]
@@ -71,7 +78,9 @@ pub enum MountFault {
     #[error("{HELPER} refused: {0}")]
     Helper(String),
     /// A `/dev/fd/N` that is not a connection with the kernel.
-    #[error("/dev/fd/{0} is not an open {DEVICE}: it must be opened and mounted by whoever starts this program")]
+    #[error(
+        "/dev/fd/{0} is not an open {DEVICE}: it must be opened and mounted by whoever starts this program"
+    )]
     BadDescriptor(RawFd),
 }
 
@@ -166,7 +175,8 @@ fn check_point(point: &Path, nonempty: bool) -> Result<u32, MountFault> {
     if !meta.is_dir() {
         return Err(MountFault::NotDirectory(path()));
     }
-    let mut names = std::fs::read_dir(point).map_err(|e| MountFault::Point { path: path(), errno: errno(&e) })?;
+    let mut names =
+        std::fs::read_dir(point).map_err(|e| MountFault::Point { path: path(), errno: errno(&e) })?;
     if !nonempty && names.next().is_some() {
         return Err(MountFault::NotEmpty(path()));
     }
@@ -222,12 +232,8 @@ fn hint(errno: Errno) -> &'static str {
 /// Lets fusermount3 mount: it passes the descriptor back over a socket whose number stands in `_FUSE_COMMFD`.
 fn mount_by_helper(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountFault> {
     let fault = |errno: Errno| MountFault::Helper(format!("no socket to talk to it: {errno}"));
-    let pair = nix::sys::socket::socketpair(
-        AddressFamily::Unix,
-        SockType::Stream,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    );
+    let pair =
+        nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(fault)?;
     // The helper inherits its end: a duplicate without close-on-exec, gone again right after the start.
     let inherited = nix::unistd::dup(&theirs).map_err(fault)?;
@@ -247,7 +253,8 @@ fn mount_by_helper(point: &Path, options: &MountOptions) -> Result<OwnedFd, Moun
         Ok(None) => {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.trim().trim_start_matches("fusermount3: ");
-            let hint = if said.contains("user_allow_other") { "" } else { "; `ringfs doctor` looks for the cause" };
+            let hint =
+                if said.contains("user_allow_other") { "" } else { "; `ringfs doctor` looks for the cause" };
             Err(MountFault::Helper(format!("{}{hint}", said.lines().next().unwrap_or("it said nothing"))))
         }
         Err(errno) => Err(fault(errno)),
@@ -261,7 +268,8 @@ fn receive_descriptor(socket: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     loop {
         let mut bytes = [IoSliceMut::new(&mut byte)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = nix::sys::socket::recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut space), flags);
+        let message =
+            nix::sys::socket::recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut space), flags);
         let message = match message {
             Ok(message) => message,
             Err(Errno::EINTR) => continue,
@@ -284,7 +292,9 @@ fn receive_descriptor(socket: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 mod tests {
     use super::{MountFault, check_point, descriptor_of, mount, receive_descriptor};
     use crate::kernel::transport::options::MountOptions;
-    use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+    use nix::sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    };
     use std::fs::File;
     use std::io::IoSlice;
     use std::os::fd::{AsRawFd, IntoRawFd};
@@ -325,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_descriptor_comes_through_the_helpers_socket_and_its_absence_is_noticed() {
-        let pair = || socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let pair =
+            || socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let (ours, theirs) = pair();
         let file = tempfile::tempfile().unwrap();
         let numbers = [file.as_raw_fd()];

@@ -99,7 +99,8 @@ const FLAGS: [(&str, MsFlags, bool); 16] = [
 ];
 
 fn elsewhere(option: &str) -> bool {
-    let words = ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"];
+    let words =
+        ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"];
     words.contains(&option) || option.starts_with("x-") || option.starts_with("comment=")
 }
 
