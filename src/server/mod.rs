@@ -3,3 +3,5 @@
 pub mod meta;
 
 pub mod chunks;
+
+pub mod store;

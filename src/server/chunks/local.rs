@@ -142,17 +142,6 @@ impl LocalChunks {
         Ok(fits.then(|| Open { segment, file: Arc::new(file), tail }))
     }
 
-    /// Syncs, and leaves the mark that lets the next user go on in the same segment. To be called last, once; without
-    /// it the next user begins a new segment.
-    ///
-    /// # Errors
-    /// The disk refused.
-    pub fn close(&self) -> Result<(), ChunkFault> {
-        self.sync()?;
-        let open = lock(&self.active).open.take();
-        open.map_or(Ok(()), |open| files::leave_clean_mark(&self.folder, open.segment, open.tail))
-    }
-
     fn check_latch(&self) -> Result<(), ChunkFault> {
         match &*lock(&self.latch) {
             Some(cause) => Err(ChunkFault::Latched { cause: cause.clone() }),
@@ -336,6 +325,12 @@ impl ChunkStore for LocalChunks {
         let file = self.files.get(segment)?;
         files::walk_records(&file, segment, visit)
             .map_err(disk_fault("read", &path_of(&self.folder, segment)))
+    }
+
+    fn close(&self) -> Result<(), ChunkFault> {
+        self.sync()?;
+        let open = lock(&self.active).open.take();
+        open.map_or(Ok(()), |open| files::leave_clean_mark(&self.folder, open.segment, open.tail))
     }
 
     fn disk_bytes(&self) -> Result<u64, ChunkFault> {

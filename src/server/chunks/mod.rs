@@ -111,6 +111,12 @@ pub trait ChunkStore: Send + Sync + 'static {
         visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<u64, ChunkFault>;
 
+    /// Syncs and stops in an orderly way. To be called last, once; without it the next user begins a new segment.
+    ///
+    /// # Errors
+    /// The disk refused.
+    fn close(&self) -> Result<(), ChunkFault>;
+
     /// Bytes of all segments on the disk.
     ///
     /// # Errors

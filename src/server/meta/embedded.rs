@@ -47,7 +47,7 @@ impl Default for EmbeddedOptions {
 }
 
 /// Writes are kept in memory up to this size before they go to a sorted file.
-const MEMTABLE_BYTES: u64 = 32 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Old journals may take so much before fjall hurries to empty them.
 const JOURNALS_BYTES: u64 = 128 << 20;
 /// Open files of sorted data (the process may have 20,000 in all).
