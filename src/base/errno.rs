@@ -10,7 +10,11 @@ pub struct Errno(u16);
 macro_rules! errnos {
     ($($name:ident = $doc:literal),* $(,)?) => {
         impl Errno {
-            $(#[doc = $doc] pub const $name: Self = Self(libc::$name as u16);)*
+            $(
+                #[doc = $doc]
+                #[expect(clippy::cast_possible_truncation, reason = "errno values are below 512")]
+                pub const $name: Self = Self(libc::$name as u16);
+            )*
         }
         fn symbol(raw: u16) -> Option<&'static str> {
             match i32::from(raw) {
