@@ -1,0 +1,130 @@
+//! Mount options as in `-o a,b=c` and /etc/fstab: each word is known, or the mount is refused.
+
+use super::args::{MountArgs, TransportArg};
+use super::fail::Failure;
+use crate::kernel::transport::{MountOptions, Taken};
+use clap::ValueEnum;
+use nix::mount::MsFlags;
+use std::path::PathBuf;
+
+/// What the options of `args` ask of the kernel. Options that stand for a flag of the command line (`log=FILE`) are
+/// written into `args`, where the flag itself wins. Of words that exclude each other the last wins, as with mount(8).
+///
+/// # Errors
+/// The first word that is not an option, or whose value is not one.
+pub(super) fn apply(args: &mut MountArgs) -> Result<MountOptions, Failure> {
+    let mut kernel = MountOptions::new(args.source.as_str());
+    if !nix::unistd::geteuid().is_root() {
+        // A user's mount never grants privileges; fusermount3 would add these anyway.
+        kernel.flags |= MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    }
+    let lists = std::mem::take(&mut args.options);
+    for word in lists.iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
+        match (kernel.take(word), word.split_once('=')) {
+            (Taken::Kernel | Taken::Elsewhere, _) => {}
+            (Taken::Unknown, Some((name, value))) => valued(args, name, value, word)?,
+            (Taken::Unknown, None) => plain(args, word)?,
+        }
+    }
+    args.options = lists;
+    Ok(kernel)
+}
+
+fn plain(args: &mut MountArgs, word: &str) -> Result<(), Failure> {
+    match word {
+        "foreground" => args.daemon.foreground = true,
+        "bare" => args.bare = true,
+        _ => return Err(unknown(word)),
+    }
+    Ok(())
+}
+
+fn valued(args: &mut MountArgs, name: &str, value: &str, word: &str) -> Result<(), Failure> {
+    match name {
+        "transport" => {
+            let transport = TransportArg::from_str(value, false).map_err(|_unnamed| {
+                Failure::usage(format!("mount option {word}: use auto, uring, ring or blocking"))
+            })?;
+            args.transport.get_or_insert(transport);
+        }
+        "secret" => {
+            args.times.secret_file.get_or_insert(PathBuf::from(value));
+        }
+        "log" => {
+            args.daemon.log.get_or_insert(PathBuf::from(value));
+        }
+        "log_level" => {
+            args.daemon.log_level.get_or_insert(value.to_owned());
+        }
+        "lease" => {
+            args.times.lease.get_or_insert(seconds(value, 1, word)?);
+        }
+        "grace" => {
+            args.times.grace.get_or_insert(seconds(value, 0, word)?);
+        }
+        // Names in the mount table: ours are fixed.
+        "fsname" | "subtype" => {}
+        _ => return Err(unknown(word)),
+    }
+    Ok(())
+}
+
+fn seconds(value: &str, least: u32, word: &str) -> Result<u32, Failure> {
+    let parsed = value.parse().ok().filter(|seconds| (least..=86_400).contains(seconds));
+    parsed.ok_or_else(|| Failure::usage(format!("mount option {word}: use seconds from {least} to 86400")))
+}
+
+fn unknown(word: &str) -> Failure {
+    Failure::usage(format!("unknown mount option {word}; `ringfs mount --help` lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apply;
+    use crate::cli::args::{Cli, Command, MountArgs, TransportArg};
+    use clap::Parser;
+    use nix::mount::MsFlags;
+    use std::path::Path;
+
+    fn args(words: &[&str]) -> MountArgs {
+        let line = ["ringfs", "mount", "null:", "/mnt"];
+        match Cli::try_parse_from(line.iter().chain(words)).unwrap().command {
+            Command::Mount(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_fstab_and_systemd_write_is_accepted() {
+        let list = "defaults,ro,rw,nosuid,nodev,_netdev,nofail,x-systemd.mount-timeout=10,noatime,";
+        let kernel = apply(&mut args(&["-o", list, "-o", "x-systemd.automount"])).unwrap();
+        assert_eq!(kernel.flags, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME);
+        assert_eq!(kernel.source, "null:");
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_named() {
+        for (list, named) in [
+            ("rw,blorp", "blorp"),
+            ("transport=warp", "transport=warp"),
+            ("lease=0", "lease=0"),
+            ("ro=1", "ro=1"),
+        ] {
+            let failure = apply(&mut args(&["-o", list])).unwrap_err();
+            assert!(failure.message.contains(named), "{failure}");
+            assert_eq!(failure.exit, crate::cli::fail::Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn own_options_mean_the_same_as_flags_and_flags_win() {
+        let mut args =
+            args(&["--log", "/l", "-o", "transport=ring,log=/other,secret=/s,grace=0,foreground,nonempty"]);
+        let kernel = apply(&mut args).unwrap();
+        assert_eq!(args.transport, Some(TransportArg::Ring));
+        assert_eq!(args.daemon.log.as_deref(), Some(Path::new("/l")));
+        assert_eq!(args.times.secret_file.as_deref(), Some(Path::new("/s")));
+        assert_eq!(args.times.grace, Some(0));
+        assert!(args.daemon.foreground && kernel.nonempty);
+    }
+}
