@@ -4,4 +4,5 @@ pub mod meta;
 
 pub mod chunks;
 
-pub mod store;
+
+pub mod ops;

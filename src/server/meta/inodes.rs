@@ -47,6 +47,8 @@ pub mod flags {
     pub const HAS_XATTR: u32 = 1;
     /// It has a POSIX ACL.
     pub const HAS_ACL: u32 = 2;
+    /// It was made without a name (`O_TMPFILE`) and may still get one.
+    pub const LINKABLE: u32 = 4;
 }
 
 impl Inode {

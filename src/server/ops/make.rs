@@ -1,0 +1,143 @@
+//! New inodes: files, directories, symlinks, special files, and files without a name.
+
+use super::{Env, Try, acl, living_directory, must_get, touch_content};
+use crate::base::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
+use crate::base::{Errno, Ino, Kind, Name, Time};
+use crate::server::meta::dirents::{self, Target};
+use crate::server::meta::{Inode, StoreFault, Txn, View, attributes, counters, inodes, sessions};
+use crate::wire::{Done, MakeFlags};
+
+/// What a new inode shall be.
+pub(super) struct Wish<'a> {
+    pub(super) mode: u32,
+    pub(super) umask: u32,
+    pub(super) rdev: u32,
+    pub(super) target: &'a [u8],
+    pub(super) flags: MakeFlags,
+}
+
+/// `open(O_CREAT)`, mkdir, mknod, symlink.
+pub(super) fn make(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>, wish: &Wish<'_>) -> Try<Done> {
+    let mut dir = living_directory(txn, parent)?;
+    let kind = Kind::from_mode(wish.mode)?;
+    if let Some(found) = dirents::find(txn, &env.hash, parent, name)? {
+        return existing(txn, found, kind == Kind::File && !wish.flags.exclusive);
+    }
+    check_target(kind, wish.target)?;
+    if kind == Kind::Directory && dir.nlink >= LINKS_MAX {
+        return Err(Errno::EMLINK.into());
+    }
+    let mut inode = born(txn, env, &dir, wish.mode, wish.umask)?;
+    if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+        inode.rdev = wish.rdev;
+    }
+    match kind {
+        Kind::Directory => dir.nlink += 1,
+        Kind::Symlink => {
+            attributes::put_symlink(txn, inode.ino, wish.target);
+            inode.size = wish.target.len() as u64;
+            inode.nlink = 1;
+        }
+        _ => inode.nlink = 1,
+    }
+    inodes::put(txn, &inode);
+    dirents::put(txn, &env.hash, parent, name, Target { ino: inode.ino, kind })?;
+    dir.entries += 1;
+    touch_content(&mut dir, env);
+    inodes::put(txn, &dir);
+    Ok(Done { attr: Some(inode.attr()), ..Done::default() })
+}
+
+/// The name is taken. A plain `O_CREAT` opens a regular file it finds.
+fn existing(view: &dyn View, found: Target, may_open: bool) -> Try<Done> {
+    if !may_open {
+        return Err(Errno::EEXIST.into());
+    }
+    match found.kind {
+        Kind::File => {
+            Ok(Done { attr: Some(must_get(view, found.ino)?.attr()), existed: true, ..Done::default() })
+        }
+        Kind::Directory => Err(Errno::EISDIR.into()),
+        // The caller's kernel did not know the name a moment ago. open(2) would follow the link, or open the pipe or
+        // device, which only the kernel can: ESTALE makes it look the name up again (`do_filp_open`, LOOKUP_REVAL).
+        _ => Err(Errno::ESTALE.into()),
+    }
+}
+
+fn check_target(kind: Kind, target: &[u8]) -> Result<(), Errno> {
+    match kind {
+        Kind::Symlink if target.is_empty() => Err(Errno::ENOENT),
+        Kind::Symlink if target.len() > SYMLINK_BYTES_MAX => Err(Errno::ENAMETOOLONG),
+        Kind::Symlink if target.contains(&0) => Err(Errno::EINVAL),
+        Kind::Symlink => Ok(()),
+        _ if target.is_empty() => Ok(()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `O_TMPFILE`: a file that lives while it is held, until it is linked.
+pub(super) fn tmpfile(txn: &mut dyn Txn, env: &Env, parent: Ino, mode: u32, umask: u32) -> Try<Done> {
+    let dir = living_directory(txn, parent)?;
+    let mut inode = born(txn, env, &dir, libc::S_IFREG | (mode & 0o7777), umask)?;
+    inode.flags |= inodes::flags::LINKABLE;
+    inodes::put(txn, &inode);
+    sessions::put_orphan(txn, inode.ino);
+    Ok(Done { attr: Some(inode.attr()), ..Done::default() })
+}
+
+/// A new inode as its directory wants it: number, owner, mode, ACLs and usage; its record is not stored yet.
+fn born(txn: &mut dyn Txn, env: &Env, dir: &Inode, mode: u32, umask: u32) -> Try<Inode> {
+    let is_dir = mode & libc::S_IFMT == libc::S_IFDIR;
+    let mut mode = mode & (libc::S_IFMT | 0o7777);
+    let mut gid = env.caller.gid;
+    if dir.mode & libc::S_ISGID != 0 {
+        gid = dir.gid;
+        if is_dir {
+            mode |= libc::S_ISGID;
+        } else if !may_set_gid(env, gid) && mode & libc::S_IXGRP != 0 {
+            // `mode_strip_sgid`: nobody lends his program the identity of a group he is not in. Kernels before 6.0
+            // leave this to the file system.
+            mode &= !libc::S_ISGID;
+        }
+    }
+    let ino = counters::take_inos(txn, 1)?;
+    let mut inherited = acl::Inherited { mode, ..acl::Inherited::default() };
+    if mode & libc::S_IFMT != libc::S_IFLNK {
+        inherited = acl::inherit(txn, dir, mode, umask)?;
+    }
+    let mut inode = Inode::new(ino, inherited.mode, (env.caller.uid, gid), dir.ino, env.now);
+    if let Some(access) = &inherited.access {
+        acl::store(txn, &mut inode, acl::ACCESS, access);
+    }
+    if let (true, Some(default)) = (is_dir, &inherited.default) {
+        acl::store(txn, &mut inode, acl::DEFAULT, default);
+    }
+    counters::add_usage(txn, 1, 0)?;
+    Ok(inode)
+}
+
+/// Supplementary groups do not travel with a request, so only the group it names counts.
+fn may_set_gid(env: &Env, gid: u32) -> bool {
+    env.caller.uid == 0 || env.caller.gid == gid
+}
+
+/// What `RENAME_WHITEOUT` leaves at the old name: a character device 0/0, which overlay file systems read as "removed".
+/// The directory's record is the caller's to store.
+pub(super) fn whiteout(txn: &mut dyn Txn, env: &Env, dir: &Inode, name: Name<'_>) -> Try<()> {
+    let mut inode = born(txn, env, dir, libc::S_IFCHR, 0)?;
+    inode.nlink = 1;
+    inodes::put(txn, &inode);
+    dirents::put(txn, &env.hash, dir.ino, name, Target { ino: inode.ino, kind: Kind::CharDevice })?;
+    Ok(())
+}
+
+/// The root directory of a new volume: `mode` are its permission bits.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn make_root(txn: &mut dyn Txn, mode: u32, owner: (u32, u32), now: Time) -> Result<(), StoreFault> {
+    let root = Inode::new(Ino::ROOT, libc::S_IFDIR | (mode & 0o7777), owner, Ino::ROOT, now);
+    inodes::put(txn, &root);
+    counters::add_usage(txn, 1, 0)
+}
+

@@ -1,0 +1,219 @@
+//! rename(2) with its flags.
+
+use super::unlink::{lose_entry, lose_name, lose_subdirectory, must_get_named};
+use super::{Env, Try, directory, make, touch_attributes, touch_content};
+use crate::base::limits::LINKS_MAX;
+use crate::base::{Errno, Ino, Kind, Name};
+use crate::server::meta::dirents::{self, Target};
+use crate::server::meta::{Inode, StoreFault, Txn, View, inodes, keys};
+use crate::wire::Done;
+
+/// A name in a directory.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) parent: Ino,
+    pub(super) name: Name<'a>,
+}
+
+/// `RENAME_*` as bits.
+struct Flags {
+    no_replace: bool,
+    exchange: bool,
+    whiteout: bool,
+}
+
+impl Flags {
+    fn parse(raw: u32) -> Result<Self, Errno> {
+        let has = |bit: u32| raw & bit != 0;
+        let known = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT;
+        let exchange = has(libc::RENAME_EXCHANGE);
+        if has(!known) || (exchange && has(libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT)) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self { no_replace: has(libc::RENAME_NOREPLACE), exchange, whiteout: has(libc::RENAME_WHITEOUT) })
+    }
+}
+
+/// The two directories, which may be one.
+struct Dirs {
+    old: Inode,
+    new: Option<Inode>,
+}
+
+impl Dirs {
+    fn new(&mut self) -> &mut Inode {
+        self.new.as_mut().unwrap_or(&mut self.old)
+    }
+
+    fn store(mut self, txn: &mut dyn Txn, env: &Env) {
+        for dir in [Some(&mut self.old), self.new.as_mut()].into_iter().flatten() {
+            touch_content(dir, env);
+            inodes::put(txn, dir);
+        }
+    }
+}
+
+/// Carries it out, in the order of checks of `do_renameat2` and `vfs_rename`.
+pub(super) fn rename(
+    txn: &mut dyn Txn,
+    env: &Env,
+    from: Place<'_>,
+    to: Place<'_>,
+    flags: u32,
+) -> Try<Done> {
+    let flags = Flags::parse(flags)?;
+    let old = directory(txn, from.parent)?;
+    let new = if from.parent == to.parent { None } else { Some(directory(txn, to.parent)?) };
+    let dirs = Dirs { old, new };
+    let source = dirents::find(txn, &env.hash, from.parent, from.name)?.ok_or(Errno::ENOENT)?;
+    if dirs.new.is_some_and(|dir| dir.nlink == 0) {
+        return Err(Errno::ENOENT.into());
+    }
+    let target = dirents::find(txn, &env.hash, to.parent, to.name)?;
+    match target {
+        Some(_) if flags.no_replace => return Err(Errno::EEXIST.into()),
+        None if flags.exchange => return Err(Errno::ENOENT.into()),
+        _ => {}
+    }
+    if dirs.new.is_some() {
+        check_circle(txn, &flags, source, from.parent, target, to.parent)?;
+    }
+    if target.is_some_and(|target| target.ino == source.ino) {
+        return Ok(Done::default());
+    }
+    let moved = must_get_named(txn, source.ino)?;
+    let target = target.map(|target| must_get_named(txn, target.ino)).transpose()?;
+    match target {
+        Some(other) if flags.exchange => exchange(txn, env, dirs, (from, moved), (to, other)),
+        target => {
+            check_kinds(&dirs, &moved, target.as_ref())?;
+            replace(txn, env, dirs, (from, moved), (to, target), flags.whiteout)
+        }
+    }
+}
+
+/// A directory must not move below itself.
+fn check_circle(
+    view: &dyn View,
+    flags: &Flags,
+    source: Target,
+    old_parent: Ino,
+    target: Option<Target>,
+    new_parent: Ino,
+) -> Try<()> {
+    if source.kind == Kind::Directory && is_at_or_below(view, new_parent, source.ino)? {
+        return Err(Errno::EINVAL.into());
+    }
+    if let Some(target) = target
+        && target.kind == Kind::Directory
+        && is_at_or_below(view, old_parent, target.ino)?
+    {
+        return Err(if flags.exchange { Errno::EINVAL } else { Errno::ENOTEMPTY }.into());
+    }
+    Ok(())
+}
+
+/// Whether directory `below` is `above` or lies somewhere under it.
+fn is_at_or_below(view: &dyn View, below: Ino, above: Ino) -> Try<bool> {
+    /// No tree is deeper: paths would be longer than any file.
+    const DEPTH_MAX: u32 = 1 << 20;
+    let mut at = below;
+    for _ in 0..DEPTH_MAX {
+        if at == above {
+            return Ok(true);
+        }
+        if at == Ino::ROOT {
+            return Ok(false);
+        }
+        at = must_get_named(view, at)?.parent;
+    }
+    Err(StoreFault::damaged(&keys::inode(below), "its parents form a circle").into())
+}
+
+fn check_kinds(dirs: &Dirs, moved: &Inode, target: Option<&Inode>) -> Result<(), Errno> {
+    if let Some(target) = target {
+        match (moved.is_dir(), target.is_dir()) {
+            (true, false) => return Err(Errno::ENOTDIR),
+            (false, true) => return Err(Errno::EISDIR),
+            _ => {}
+        }
+    }
+    let gains = moved.is_dir() && target.is_none();
+    if gains && dirs.new.is_some_and(|dir| dir.nlink >= LINKS_MAX) {
+        return Err(Errno::EMLINK);
+    }
+    if target.is_some_and(|target| target.entries > 0) {
+        return Err(Errno::ENOTEMPTY);
+    }
+    Ok(())
+}
+
+/// The new name stands for the moved inode; what it stood for loses a name.
+fn replace(
+    txn: &mut dyn Txn,
+    env: &Env,
+    mut dirs: Dirs,
+    (from, mut moved): (Place<'_>, Inode),
+    (to, target): (Place<'_>, Option<Inode>),
+    whiteout: bool,
+) -> Try<Done> {
+    let mut orphan = None;
+    match target {
+        Some(mut target) => {
+            orphan = lose_name(txn, env, &mut target)?;
+            inodes::put(txn, &target);
+            if target.is_dir() {
+                lose_subdirectory(dirs.new())?;
+            }
+        }
+        None => dirs.new().entries += 1,
+    }
+    dirents::put(txn, &env.hash, to.parent, to.name, Target { ino: moved.ino, kind: moved.kind() })?;
+    if whiteout {
+        make::whiteout(txn, env, &dirs.old, from.name)?;
+    } else {
+        dirents::remove(txn, &env.hash, from.parent, from.name)?;
+        lose_entry(&mut dirs.old, env)?;
+    }
+    if moved.is_dir() && dirs.new.is_some() {
+        lose_subdirectory(&mut dirs.old)?;
+        dirs.new().nlink += 1;
+    }
+    moved.parent = to.parent;
+    touch_attributes(&mut moved, env);
+    inodes::put(txn, &moved);
+    dirs.store(txn, env);
+    Ok(Done { orphan, ..Done::default() })
+}
+
+/// Two names swap what they stand for.
+fn exchange(
+    txn: &mut dyn Txn,
+    env: &Env,
+    mut dirs: Dirs,
+    (from, mut moved): (Place<'_>, Inode),
+    (to, mut other): (Place<'_>, Inode),
+) -> Try<Done> {
+    if dirs.new.is_some() && moved.is_dir() != other.is_dir() {
+        let (loser, gainer) = match &mut dirs {
+            Dirs { old, new: Some(new) } if moved.is_dir() => (old, new),
+            Dirs { old, new: Some(new) } => (new, old),
+            Dirs { old: _, new: None } => unreachable!("checked above"),
+        };
+        if gainer.nlink >= LINKS_MAX {
+            return Err(Errno::EMLINK.into());
+        }
+        lose_subdirectory(loser)?;
+        gainer.nlink += 1;
+    }
+    dirents::put(txn, &env.hash, to.parent, to.name, Target { ino: moved.ino, kind: moved.kind() })?;
+    dirents::put(txn, &env.hash, from.parent, from.name, Target { ino: other.ino, kind: other.kind() })?;
+    moved.parent = to.parent;
+    other.parent = from.parent;
+    for inode in [&mut moved, &mut other] {
+        touch_attributes(inode, env);
+        inodes::put(txn, inode);
+    }
+    dirs.store(txn, env);
+    Ok(Done::default())
+}

@@ -1,0 +1,83 @@
+//! Names that go away.
+
+use super::{Env, Try, directory, must_get, touch_attributes, touch_content};
+use crate::base::{Errno, Ino, Name};
+use crate::server::meta::{Inode, StoreFault, Txn, View, dirents, inodes, keys, sessions};
+use crate::wire::Done;
+
+/// unlink(2).
+pub(super) fn unlink(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -> Try<Done> {
+    let mut dir = directory(txn, parent)?;
+    let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
+    let mut inode = must_get_named(txn, found.ino)?;
+    if inode.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    dirents::remove(txn, &env.hash, parent, name)?;
+    let orphan = lose_name(txn, env, &mut inode)?;
+    inodes::put(txn, &inode);
+    lose_entry(&mut dir, env)?;
+    inodes::put(txn, &dir);
+    Ok(Done { orphan, ..Done::default() })
+}
+
+/// rmdir(2).
+pub(super) fn rmdir(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -> Try<Done> {
+    let mut dir = directory(txn, parent)?;
+    let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
+    let mut inode = must_get_named(txn, found.ino)?;
+    if !inode.is_dir() {
+        return Err(Errno::ENOTDIR.into());
+    }
+    if inode.entries > 0 {
+        return Err(Errno::ENOTEMPTY.into());
+    }
+    dirents::remove(txn, &env.hash, parent, name)?;
+    let orphan = lose_name(txn, env, &mut inode)?;
+    inodes::put(txn, &inode);
+    lose_entry(&mut dir, env)?;
+    lose_subdirectory(&mut dir)?;
+    inodes::put(txn, &dir);
+    Ok(Done { orphan, ..Done::default() })
+}
+
+/// The inode a name stands for: that it is missing is damage, not an answer.
+pub(super) fn must_get_named(view: &dyn View, ino: Ino) -> Try<Inode> {
+    match must_get(view, ino) {
+        Err(stop) if matches!(stop, super::Stop::No(_)) => {
+            Err(StoreFault::damaged(&keys::inode(ino), "a name refers to it, but it is missing").into())
+        }
+        other => other,
+    }
+}
+
+/// The inode lost a name (a directory: its only one). Returns its number when that was the last; it is then an orphan.
+/// The caller stores the record.
+pub(super) fn lose_name(txn: &mut dyn Txn, env: &Env, inode: &mut Inode) -> Try<Option<Ino>> {
+    let left = if inode.is_dir() { Some(0) } else { inode.nlink.checked_sub(1) };
+    let damaged = || StoreFault::damaged(&keys::inode(inode.ino), "a name refers to it, but it counts none");
+    inode.nlink = left.ok_or_else(damaged)?;
+    touch_attributes(inode, env);
+    if inode.nlink > 0 {
+        return Ok(None);
+    }
+    sessions::put_orphan(txn, inode.ino);
+    Ok(Some(inode.ino))
+}
+
+/// A directory lost an entry. The caller stores the record.
+pub(super) fn lose_entry(dir: &mut Inode, env: &Env) -> Result<(), StoreFault> {
+    let left = dir.entries.checked_sub(1);
+    dir.entries =
+        left.ok_or_else(|| StoreFault::damaged(&keys::inode(dir.ino), "counts fewer names than it has"))?;
+    touch_content(dir, env);
+    Ok(())
+}
+
+/// A directory lost a subdirectory. The caller stores the record.
+pub(super) fn lose_subdirectory(dir: &mut Inode) -> Result<(), StoreFault> {
+    let left = dir.nlink.checked_sub(1).filter(|&left| left >= 2);
+    dir.nlink =
+        left.ok_or_else(|| StoreFault::damaged(&keys::inode(dir.ino), "counts fewer links than it has"))?;
+    Ok(())
+}
