@@ -6,3 +6,5 @@ pub mod chunks;
 
 
 pub mod ops;
+
+pub mod apply;

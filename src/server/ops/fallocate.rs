@@ -40,7 +40,8 @@ fn check(view: &dyn View, ino: Ino, mode: u32, offset: u64, len: u64) -> Try<(In
     if len == 0 || offset > top || len > top {
         return Err(Errno::EINVAL.into());
     }
-    let supported = matches!(mode, 0 | KEEP_SIZE | ZERO) || mode == PUNCH | KEEP_SIZE || mode == ZERO | KEEP_SIZE;
+    let supported =
+        matches!(mode, 0 | KEEP_SIZE | ZERO) || mode == PUNCH | KEEP_SIZE || mode == ZERO | KEEP_SIZE;
     if !supported {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -59,7 +60,14 @@ fn check(view: &dyn View, ino: Ino, mode: u32, offset: u64, len: u64) -> Try<(In
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) fn punch_step(txn: &mut dyn Txn, env: &Env, ino: Ino, mode: u32, offset: u64, len: u64) -> Try<bool> {
+pub(super) fn punch_step(
+    txn: &mut dyn Txn,
+    env: &Env,
+    ino: Ino,
+    mode: u32,
+    offset: u64,
+    len: u64,
+) -> Try<bool> {
     let Ok((mut inode, range)) = check(txn, ino, mode, offset, len) else { return Ok(false) };
     if mode & (PUNCH | ZERO) == 0 {
         return Ok(false);

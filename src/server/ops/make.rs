@@ -140,4 +140,3 @@ pub fn make_root(txn: &mut dyn Txn, mode: u32, owner: (u32, u32), now: Time) -> 
     inodes::put(txn, &root);
     counters::add_usage(txn, 1, 0)
 }
-

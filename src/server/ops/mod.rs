@@ -128,7 +128,9 @@ pub fn mutate(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>, placed: &[P
 /// The store cannot be read.
 pub fn step(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>) -> Try<bool> {
     match *mutation {
-        Mutation::SetAttr { ino, set: SetAttr { size: Some(size), .. } } => data::trim_step(txn, env, ino, size),
+        Mutation::SetAttr { ino, set: SetAttr { size: Some(size), .. } } => {
+            data::trim_step(txn, env, ino, size)
+        }
         Mutation::Allocate { ino, mode, offset, len } => {
             fallocate::punch_step(txn, env, ino, mode, offset, len)
         }

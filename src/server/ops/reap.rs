@@ -2,9 +2,7 @@
 
 use super::{EXTENTS_PER_STEP, Try, data};
 use crate::base::Ino;
-use crate::server::meta::{
-    Order, StoreFault, Txn, attributes, counters, extents, inodes, keys, sessions,
-};
+use crate::server::meta::{Order, StoreFault, Txn, attributes, counters, extents, inodes, keys, sessions};
 use std::ops::ControlFlow;
 
 /// How far a reaping came.
@@ -31,7 +29,9 @@ pub fn reap(txn: &mut dyn Txn, ino: Ino) -> Try<Reaped> {
         return Ok(Reaped::Gone);
     };
     if inode.nlink > 0 || inode.entries > 0 {
-        return Err(StoreFault::damaged(&keys::orphan(ino), "an inode with names is noted as an orphan").into());
+        return Err(
+            StoreFault::damaged(&keys::orphan(ino), "an inode with names is noted as an orphan").into()
+        );
     }
     let (mut count, mut from) = (0, 0);
     extents::each(txn, ino, 0..u64::MAX, Order::Reverse, &mut |extent| {

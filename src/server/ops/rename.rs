@@ -54,13 +54,7 @@ impl Dirs {
 }
 
 /// Carries it out, in the order of checks of `do_renameat2` and `vfs_rename`.
-pub(super) fn rename(
-    txn: &mut dyn Txn,
-    env: &Env,
-    from: Place<'_>,
-    to: Place<'_>,
-    flags: u32,
-) -> Try<Done> {
+pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_>, flags: u32) -> Try<Done> {
     let flags = Flags::parse(flags)?;
     let old = directory(txn, from.parent)?;
     let new = if from.parent == to.parent { None } else { Some(directory(txn, to.parent)?) };

@@ -1,0 +1,256 @@
+//! A batch becomes transactions: one pass over its mutations, each with its own outcome, stored in the transaction of
+//! its effect (R7.2). Several mutations share a transaction; a fault of one takes none of the others along.
+
+use super::results::{Results, Seen};
+use super::{Inner, Volume};
+use crate::base::limits::CHUNK_BYTES_MAX;
+use crate::base::{ChunkId, Errno, Ino, SessionId};
+use crate::server::chunks::ChunkTag;
+use crate::server::meta::{WriteTxn, inodes, sessions};
+use crate::server::ops::{self, Env, Placed};
+use crate::wire::mutation::{self, Decoded};
+use crate::wire::{Done, MakeFlags, Mutation, Outcome, Ticket, WireFault, outcome};
+use std::sync::{PoisonError, RwLockWriteGuard};
+
+/// A transaction with so many changes is committed before the next mutation.
+const CHANGES_PER_COMMIT: usize = 4096;
+
+impl Volume {
+    /// Applies the mutations of a batch in order and returns their outcomes, encoded, in the same order. When it
+    /// returns they survive the death of this process, not a loss of power ([`Volume::sync`]).
+    ///
+    /// A ticket that was applied before is answered from the record and changes nothing. Outcomes of tickets below
+    /// `settled` are forgotten; such a ticket fails with EIO and is never executed.
+    ///
+    /// # Errors
+    /// The body is no batch; nothing was applied.
+    pub fn apply(
+        &self,
+        session: SessionId,
+        body: &[u8],
+        payload: &[u8],
+        settled: u64,
+    ) -> Result<Vec<u8>, WireFault> {
+        let batch = mutation::decode_batch(body, payload).collect::<Result<Vec<_>, _>>()?;
+        let inner = &*self.inner;
+        // Until the metadata names them, nothing else keeps the segments of the appended chunks.
+        let _gate = inner.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let placed = inner.place(session, &batch);
+        let mut pass = Pass {
+            inner,
+            session,
+            state: inner.write_state(),
+            txn: WriteTxn::new(&*inner.engine),
+            answers: Vec::with_capacity(batch.len()),
+            pending: Vec::new(),
+        };
+        pass.run(&batch, &placed, settled);
+        Ok(pass.answers.concat())
+    }
+}
+
+/// Where the data of each mutation lies, or why it was refused.
+type PlacedBatch = Vec<Result<Vec<Placed>, Errno>>;
+
+impl Inner {
+    /// Appends the data of the writes, before the writer's lock is taken. What a mutation then does not use is dead
+    /// from birth: no metadata counts it.
+    fn place(&self, session: SessionId, batch: &[Decoded<'_>]) -> PlacedBatch {
+        batch
+            .iter()
+            .map(|(ticket, _, mutation)| match mutation {
+                Ok(Mutation::Write { ino, data, .. }) if !data.is_empty() => {
+                    // A replay is answered from the record; a session not loaded yet is one more append, no harm.
+                    let new = self.read_state().seen(session, *ticket) == Seen::New;
+                    if new { self.append(*ino, data) } else { Ok(Vec::new()) }
+                }
+                _ => Ok(Vec::new()),
+            })
+            .collect()
+    }
+
+    fn append(&self, ino: Ino, data: &[u8]) -> Result<Vec<Placed>, Errno> {
+        let pieces = data.chunks(CHUNK_BYTES_MAX);
+        let first = self.chunk_numbers(pieces.len() as u64)?;
+        let mut placed = Vec::with_capacity(pieces.len());
+        for (number, bytes) in (first..).zip(pieces) {
+            let chunk = ChunkId(number);
+            let place = self.chunks.append(ChunkTag { chunk, ino }, bytes);
+            placed.push(Placed { chunk, place: place.map_err(|fault| self.chunk_fault(fault))? });
+        }
+        Ok(placed)
+    }
+}
+
+/// What a mutation means for holds, once it is committed.
+#[derive(Clone, Copy, Default)]
+struct Effect {
+    hold: Option<Ino>,
+    orphaned: Option<Ino>,
+    named: Option<Ino>,
+}
+
+impl Effect {
+    fn of(mutation: &Mutation<'_>, done: &Done) -> Self {
+        let made = done.attr.map(|attr| attr.ino);
+        match mutation {
+            Mutation::Make { flags: MakeFlags { hold: true, .. }, .. } => {
+                Self { hold: made, ..Self::default() }
+            }
+            Mutation::Tmpfile { .. } => Self { hold: made, orphaned: made, named: None },
+            Mutation::Link { ino, .. } => Self { named: Some(*ino), ..Self::default() },
+            _ => Self { hold: done.orphan, orphaned: done.orphan, named: None },
+        }
+    }
+}
+
+/// An executed mutation whose transaction is not committed yet.
+struct Pending {
+    /// Index of its answer.
+    answer: usize,
+    ticket: Ticket,
+    effect: Effect,
+}
+
+/// One pass over a batch, under the writer's lock.
+struct Pass<'v> {
+    inner: &'v Inner,
+    session: SessionId,
+    state: RwLockWriteGuard<'v, Results>,
+    txn: WriteTxn<'v>,
+    answers: Vec<Vec<u8>>,
+    pending: Vec<Pending>,
+}
+
+impl Pass<'_> {
+    fn run(&mut self, batch: &[Decoded<'_>], placed: &PlacedBatch, settled: u64) {
+        let loaded = self.state.load(&*self.inner.engine, self.session).map_err(Errno::from);
+        self.state.settle(&mut self.txn, self.session, settled);
+        for ((ticket, caller, mutation), placed) in batch.iter().zip(placed) {
+            let result = match (loaded, mutation) {
+                (Err(errno), _) => Err(errno),
+                // A later version's: told apart from what this one refuses, and not worth a record.
+                (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
+                (Ok(()), Ok(mutation)) => match self.state.seen(self.session, *ticket) {
+                    Seen::New => {
+                        let env = Env { hash: self.inner.hash, now: self.inner.now(), caller: *caller };
+                        self.execute(*ticket, &env, mutation, placed);
+                        continue;
+                    }
+                    Seen::Stored if self.replay(*ticket, mutation) => continue,
+                    Seen::Stored | Seen::Forgotten => Err(Errno::EIO),
+                },
+            };
+            self.answers.push(encode(*ticket, result));
+        }
+        self.commit();
+    }
+
+    /// Answers from the record. The holds that came with the outcome may have been lost with a restart.
+    fn replay(&mut self, ticket: Ticket, mutation: &Mutation<'_>) -> bool {
+        // It may be of this very batch, so it is read through the transaction.
+        let stored = match sessions::result(&self.txn, self.session, ticket.0) {
+            Ok(Some(stored)) => stored.to_vec(),
+            Ok(None) => return false,
+            Err(fault) => {
+                let _logged = Errno::from(fault);
+                return false;
+            }
+        };
+        if let Some(Ok(Outcome { result: Ok(done), .. })) = outcome::decode(&stored).next()
+            && let Some(ino) = Effect::of(mutation, &done).hold
+        {
+            // Gone meanwhile: the session dropped it, so it has the outcome and this replay is a late duplicate.
+            if matches!(inodes::get(&self.txn, ino), Ok(Some(_))) {
+                self.inner.holds().hold(self.session, ino);
+            }
+        }
+        self.answers.push(stored);
+        true
+    }
+
+    fn execute(
+        &mut self,
+        ticket: Ticket,
+        env: &Env,
+        mutation: &Mutation<'_>,
+        placed: &Result<Vec<Placed>, Errno>,
+    ) {
+        let mut effect = Effect::default();
+        let before = self.txn.savepoint();
+        let result = match placed {
+            Err(errno) => Err(*errno),
+            Ok(placed) => match self.steps(env, mutation) {
+                Err(errno) => Err(errno),
+                Ok(stepped) => {
+                    let before = if stepped { self.txn.savepoint() } else { before };
+                    let done = ops::mutate(&mut self.txn, env, mutation, placed);
+                    if done.is_err() {
+                        self.txn.rollback(before);
+                    }
+                    done.map_err(ops::Stop::errno)
+                }
+            },
+        };
+        if let Ok(done) = &result {
+            effect = Effect::of(mutation, done);
+        }
+        let answer = encode(ticket, result);
+        sessions::put_result(&mut self.txn, self.session, ticket.0, &answer);
+        self.pending.push(Pending { answer: self.answers.len(), ticket, effect });
+        self.answers.push(answer);
+        // Known from here on, for a second one in the same batch.
+        self.state.insert(self.session, ticket);
+        if self.txn.changes().len() >= CHANGES_PER_COMMIT {
+            self.commit();
+        }
+    }
+
+    /// The parts of a mutation that is too large for one transaction. Returns whether there were any.
+    fn steps(&mut self, env: &Env, mutation: &Mutation<'_>) -> Result<bool, Errno> {
+        let mut stepped = false;
+        loop {
+            let before = self.txn.savepoint();
+            match ops::step(&mut self.txn, env, mutation) {
+                Ok(false) => return Ok(stepped),
+                Ok(true) => {
+                    stepped = true;
+                    self.commit();
+                }
+                Err(stop) => {
+                    self.txn.rollback(before);
+                    return Err(stop.errno());
+                }
+            }
+        }
+    }
+
+    /// Commits what is pending. If the store refuses, none of it happened, and its answers say so.
+    fn commit(&mut self) {
+        let txn = std::mem::replace(&mut self.txn, WriteTxn::new(&*self.inner.engine));
+        let result = self.inner.commit(txn);
+        let mut holds = self.inner.holds();
+        for Pending { answer, ticket, effect } in self.pending.drain(..) {
+            if let Err(errno) = result {
+                self.answers[answer] = encode(ticket, Err(errno));
+                self.state.remove(self.session, ticket);
+                continue;
+            }
+            if let Some(ino) = effect.orphaned {
+                holds.orphaned(ino);
+            }
+            if let Some(ino) = effect.named {
+                holds.not_orphan(ino);
+            }
+            if let Some(ino) = effect.hold {
+                holds.hold(self.session, ino);
+            }
+        }
+    }
+}
+
+fn encode(ticket: Ticket, result: Result<Done, Errno>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    outcome::encode(&mut bytes, &Outcome { ticket, result });
+    bytes
+}

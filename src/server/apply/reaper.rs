@@ -1,0 +1,121 @@
+//! Removes orphans that nobody holds, a bounded slice at a time, so that a large file that is unlinked stops nobody.
+
+use super::Inner;
+use crate::base::{Errno, Ino};
+use crate::server::meta::WriteTxn;
+use crate::server::ops::{self, Reaped, Stop};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// What waits to be removed. Lost at a stop, found again at the start: the store lists its orphans.
+#[derive(Default)]
+pub(super) struct Reaper {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    dead: VecDeque<Ino>,
+    busy: bool,
+    stop: bool,
+}
+
+/// Orphans removed in one transaction, when they are small.
+const ORPHANS_PER_STEP: usize = 256;
+
+/// A transaction with so many changes is committed before the next orphan.
+const CHANGES_PER_STEP: usize = 4096;
+
+impl Reaper {
+    pub(super) fn push(&self, dead: Vec<Ino>) {
+        if dead.is_empty() {
+            return;
+        }
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).dead.extend(dead);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn wait_idle(&self) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while queue.busy || !queue.dead.is_empty() {
+            queue = self.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The next few; `None` to end.
+    fn take(&self) -> Option<VecDeque<Ino>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.busy = false;
+        loop {
+            if queue.stop {
+                queue.dead.clear();
+                self.idle.notify_all();
+                return None;
+            }
+            if !queue.dead.is_empty() {
+                queue.busy = true;
+                let count = queue.dead.len().min(ORPHANS_PER_STEP);
+                return Some(queue.dead.drain(..count).collect());
+            }
+            self.idle.notify_all();
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop
+    }
+}
+
+impl Inner {
+    pub(super) fn reap_loop(&self) {
+        while let Some(mut dead) = self.reaper.take() {
+            while !dead.is_empty() && !self.reaper.is_stopped() {
+                if let Err(errno) = self.reap_step(&mut dead) {
+                    // Logged where it was met. These orphans stay until the next start, which finds them again.
+                    tracing::warn!(%errno, orphans = dead.len(), "orphans are kept until the next start");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One transaction; takes from `dead` what is finished with.
+    fn reap_step(&self, dead: &mut VecDeque<Ino>) -> Result<(), Errno> {
+        let _state = self.write_state();
+        let mut txn = WriteTxn::new(&*self.engine);
+        let mut gone = Vec::new();
+        while let Some(ino) = dead.front().copied() {
+            // Somebody may have opened it since.
+            let free = self.holds().is_free(ino);
+            match if free { ops::reap(&mut txn, ino) } else { Ok(Reaped::Alive) } {
+                Ok(Reaped::Partly) => break,
+                Ok(Reaped::Gone) => gone.push(ino),
+                Ok(Reaped::Alive) => {}
+                Err(stop) => {
+                    dead.pop_front();
+                    let Stop::Fault(fault) = stop else { continue };
+                    // This one is damaged; the others need not suffer, and nothing of it was kept.
+                    return Err(Errno::from(fault));
+                }
+            }
+            dead.pop_front();
+            if txn.changes().len() >= CHANGES_PER_STEP {
+                break;
+            }
+        }
+        self.commit(txn)?;
+        let mut holds = self.holds();
+        for ino in gone {
+            holds.not_orphan(ino);
+        }
+        Ok(())
+    }
+}

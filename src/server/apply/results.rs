@@ -1,0 +1,95 @@
+//! Which outcomes are stored for a replay. The outcomes themselves are in the store; here is only which tickets have one,
+//! so that a new mutation costs no look-up.
+
+use crate::base::SessionId;
+use crate::server::meta::{StoreFault, Txn, View, keys, sessions};
+use crate::wire::Ticket;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+/// Most outcomes kept for one session. A client keeps fewer in flight; of one that never settles, the oldest go.
+const OUTCOMES_MAX: usize = 1 << 16;
+
+/// What is known of a ticket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    /// Not executed yet.
+    New,
+    /// Executed; the outcome is stored.
+    Stored,
+    /// Below what is kept: the client has said that it knows the outcome, so this is no honest replay (R7.1).
+    Forgotten,
+}
+
+/// Of all sessions.
+#[derive(Default)]
+pub(super) struct Results {
+    windows: HashMap<SessionId, Window>,
+}
+
+/// Of one session.
+#[derive(Default)]
+struct Window {
+    stored: BTreeSet<u64>,
+    /// Everything below is settled.
+    floor: u64,
+}
+
+impl Results {
+    /// Learns of a session from the store, once; in later calls it does nothing.
+    pub(super) fn load(&mut self, view: &dyn View, session: SessionId) -> Result<(), StoreFault> {
+        if self.windows.contains_key(&session) {
+            return Ok(());
+        }
+        let mut window = Window::default();
+        sessions::each_result(view, session, &mut |seq, _| {
+            window.stored.insert(seq);
+            ControlFlow::Continue(())
+        })?;
+        // Outcomes go from the oldest on, so what is below the first was settled before the restart.
+        window.floor = window.stored.first().copied().unwrap_or(0);
+        self.windows.insert(session, window);
+        Ok(())
+    }
+
+    /// What is known of a ticket; a session that was not loaded knows none.
+    pub(super) fn seen(&self, session: SessionId, ticket: Ticket) -> Seen {
+        match self.windows.get(&session) {
+            Some(window) if window.stored.contains(&ticket.0) => Seen::Stored,
+            Some(window) if ticket.0 < window.floor => Seen::Forgotten,
+            _ => Seen::New,
+        }
+    }
+
+    /// The outcome of this ticket was written.
+    pub(super) fn insert(&mut self, session: SessionId, ticket: Ticket) {
+        self.windows.entry(session).or_default().stored.insert(ticket.0);
+    }
+
+    /// It was not committed after all.
+    pub(super) fn remove(&mut self, session: SessionId, ticket: Ticket) {
+        if let Some(window) = self.windows.get_mut(&session) {
+            window.stored.remove(&ticket.0);
+        }
+    }
+
+    /// Forgets what is settled, and what is too much: removes it from the store in `txn`. Nothing is lost when that
+    /// is not committed: such an outcome stays in the store until the session ends.
+    pub(super) fn settle(&mut self, txn: &mut dyn Txn, session: SessionId, settled: u64) {
+        let Some(window) = self.windows.get_mut(&session) else { return };
+        window.floor = window.floor.max(settled);
+        while let Some(&oldest) = window.stored.first() {
+            if oldest >= window.floor && window.stored.len() <= OUTCOMES_MAX {
+                break;
+            }
+            window.floor = window.floor.max(oldest.saturating_add(1));
+            window.stored.pop_first();
+            txn.delete(&keys::result(session, oldest));
+        }
+    }
+
+    /// The session has ended.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.windows.remove(&session);
+    }
+}
