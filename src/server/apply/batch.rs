@@ -4,13 +4,13 @@
 use super::results::{Results, Seen};
 use super::{Inner, Volume};
 use crate::base::limits::CHUNK_BYTES_MAX;
-use crate::base::{ChunkId, Errno, Ino, SessionId};
-use crate::server::chunks::ChunkTag;
+use crate::base::{Errno, Ino, SessionId};
 use crate::server::meta::{WriteTxn, inodes, sessions};
 use crate::server::ops::{self, Env, Placed};
+use crate::server::store::Appended;
 use crate::wire::mutation::{self, Decoded};
 use crate::wire::{Done, MakeFlags, Mutation, Outcome, Ticket, WireFault, outcome};
-use std::sync::{PoisonError, RwLockWriteGuard};
+use std::sync::RwLockWriteGuard;
 
 /// A transaction with so many changes is committed before the next mutation.
 const CHANGES_PER_COMMIT: usize = 4096;
@@ -33,14 +33,13 @@ impl Volume {
     ) -> Result<Vec<u8>, WireFault> {
         let batch = mutation::decode_batch(body, payload).collect::<Result<Vec<_>, _>>()?;
         let inner = &*self.inner;
-        // Until the metadata names them, nothing else keeps the segments of the appended chunks.
-        let _gate = inner.gate.read().unwrap_or_else(PoisonError::into_inner);
+        // Kept to the end: it holds the collector off while no metadata names these chunks.
         let placed = inner.place(session, &batch);
         let mut pass = Pass {
             inner,
             session,
             state: inner.write_state(),
-            txn: WriteTxn::new(&*inner.engine),
+            txn: inner.store.begin(),
             answers: Vec::with_capacity(batch.len()),
             pending: Vec::new(),
         };
@@ -50,7 +49,7 @@ impl Volume {
 }
 
 /// Where the data of each mutation lies, or why it was refused.
-type PlacedBatch = Vec<Result<Vec<Placed>, Errno>>;
+type PlacedBatch = Vec<Result<Vec<Appended>, Errno>>;
 
 impl Inner {
     /// Appends the data of the writes, before the writer's lock is taken. What a mutation then does not use is dead
@@ -69,16 +68,9 @@ impl Inner {
             .collect()
     }
 
-    fn append(&self, ino: Ino, data: &[u8]) -> Result<Vec<Placed>, Errno> {
-        let pieces = data.chunks(CHUNK_BYTES_MAX);
-        let first = self.chunk_numbers(pieces.len() as u64)?;
-        let mut placed = Vec::with_capacity(pieces.len());
-        for (number, bytes) in (first..).zip(pieces) {
-            let chunk = ChunkId(number);
-            let place = self.chunks.append(ChunkTag { chunk, ino }, bytes);
-            placed.push(Placed { chunk, place: place.map_err(|fault| self.chunk_fault(fault))? });
-        }
-        Ok(placed)
+    fn append(&self, ino: Ino, data: &[u8]) -> Result<Vec<Appended>, Errno> {
+        let append = |bytes| self.store.append(ino, bytes).map_err(|fault| self.fault(fault));
+        data.chunks(CHUNK_BYTES_MAX).map(append).collect()
     }
 }
 
@@ -124,7 +116,7 @@ struct Pass<'v> {
 
 impl Pass<'_> {
     fn run(&mut self, batch: &[Decoded<'_>], placed: &PlacedBatch, settled: u64) {
-        let loaded = self.state.load(&*self.inner.engine, self.session).map_err(Errno::from);
+        let loaded = self.state.load(self.inner.store.engine(), self.session).map_err(Errno::from);
         self.state.settle(&mut self.txn, self.session, settled);
         for ((ticket, caller, mutation), placed) in batch.iter().zip(placed) {
             let result = match (loaded, mutation) {
@@ -133,7 +125,7 @@ impl Pass<'_> {
                 (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
                 (Ok(()), Ok(mutation)) => match self.state.seen(self.session, *ticket) {
                     Seen::New => {
-                        let env = Env { hash: self.inner.hash, now: self.inner.now(), caller: *caller };
+                        let env = Env { hash: *self.inner.store.names(), now: self.inner.now(), caller: *caller };
                         self.execute(*ticket, &env, mutation, placed);
                         continue;
                     }
@@ -174,24 +166,10 @@ impl Pass<'_> {
         ticket: Ticket,
         env: &Env,
         mutation: &Mutation<'_>,
-        placed: &Result<Vec<Placed>, Errno>,
+        placed: &Result<Vec<Appended>, Errno>,
     ) {
         let mut effect = Effect::default();
-        let before = self.txn.savepoint();
-        let result = match placed {
-            Err(errno) => Err(*errno),
-            Ok(placed) => match self.steps(env, mutation) {
-                Err(errno) => Err(errno),
-                Ok(stepped) => {
-                    let before = if stepped { self.txn.savepoint() } else { before };
-                    let done = ops::mutate(&mut self.txn, env, mutation, placed);
-                    if done.is_err() {
-                        self.txn.rollback(before);
-                    }
-                    done.map_err(ops::Stop::errno)
-                }
-            },
-        };
+        let result = self.attempt(env, mutation, placed);
         if let Ok(done) = &result {
             effect = Effect::of(mutation, done);
         }
@@ -206,17 +184,34 @@ impl Pass<'_> {
         }
     }
 
-    /// The parts of a mutation that is too large for one transaction. Returns whether there were any.
-    fn steps(&mut self, env: &Env, mutation: &Mutation<'_>) -> Result<bool, Errno> {
-        let mut stepped = false;
+    /// Leaves no trace in the transaction when it fails.
+    fn attempt(
+        &mut self,
+        env: &Env,
+        mutation: &Mutation<'_>,
+        placed: &Result<Vec<Appended>, Errno>,
+    ) -> Result<Done, Errno> {
+        let placed = placed.as_ref().map_err(|errno| *errno)?;
+        let placed: Vec<Placed> =
+            placed.iter().map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place }).collect();
+        if grows(mutation) {
+            self.inner.store.check_room()?;
+        }
+        self.steps(env, mutation)?;
+        let before = self.txn.savepoint();
+        ops::mutate(&mut self.txn, env, mutation, &placed).map_err(|stop| {
+            self.txn.rollback(before);
+            stop.errno()
+        })
+    }
+
+    /// The parts of a mutation that is too large for one transaction.
+    fn steps(&mut self, env: &Env, mutation: &Mutation<'_>) -> Result<(), Errno> {
         loop {
             let before = self.txn.savepoint();
             match ops::step(&mut self.txn, env, mutation) {
-                Ok(false) => return Ok(stepped),
-                Ok(true) => {
-                    stepped = true;
-                    self.commit();
-                }
+                Ok(false) => return Ok(()),
+                Ok(true) => self.commit(),
                 Err(stop) => {
                     self.txn.rollback(before);
                     return Err(stop.errno());
@@ -227,7 +222,7 @@ impl Pass<'_> {
 
     /// Commits what is pending. If the store refuses, none of it happened, and its answers say so.
     fn commit(&mut self) {
-        let txn = std::mem::replace(&mut self.txn, WriteTxn::new(&*self.inner.engine));
+        let txn = std::mem::replace(&mut self.txn, self.inner.store.begin());
         let result = self.inner.commit(txn);
         let mut holds = self.inner.holds();
         for Pending { answer, ticket, effect } in self.pending.drain(..) {
@@ -246,6 +241,24 @@ impl Pass<'_> {
                 holds.hold(self.session, ino);
             }
         }
+    }
+}
+
+/// Whether the volume gets larger by it. Removing must work on a full disk.
+fn grows(mutation: &Mutation<'_>) -> bool {
+    match mutation {
+        Mutation::Make { .. }
+        | Mutation::Tmpfile { .. }
+        | Mutation::Link { .. }
+        | Mutation::Write { .. }
+        | Mutation::Copy { .. }
+        | Mutation::SetXattr { .. } => true,
+        Mutation::Allocate { mode, .. } => mode & libc::FALLOC_FL_PUNCH_HOLE.cast_unsigned() == 0,
+        Mutation::Unlink { .. }
+        | Mutation::Rmdir { .. }
+        | Mutation::Rename { .. }
+        | Mutation::SetAttr { .. }
+        | Mutation::RemoveXattr { .. } => false,
     }
 }
 

@@ -59,13 +59,11 @@ impl Inner {
         }
     }
 
-    /// Bytes before the metadata that names them.
     fn flush(&self) -> Result<(), Errno> {
         if self.latch.get().is_some() {
             return Err(Errno::EIO);
         }
-        self.chunks.sync().map_err(|fault| self.chunk_fault(fault))?;
-        self.engine.persist().map_err(|fault| self.store_fault(fault))?;
+        self.store.persist().map_err(|fault| self.fault(fault))?;
         // A commit may have failed meanwhile.
         if self.latch.get().is_some() { Err(Errno::EIO) } else { Ok(()) }
     }

@@ -5,7 +5,7 @@
 //! bytes), who holds which inode open, and the threads that flush, reap and collect.
 //! Absent on purpose: sockets, locks of files, leases, and when a session expires (`server::session`).
 //!
-//! Lock order: `gate`, then `state`, then `holds`; `numbers` before `state`; the queues of the threads are leaves.
+//! Lock order: `state`, then `holds`; the queues of the threads are leaves.
 //!
 //! | part | does |
 //! |---|---|
@@ -15,9 +15,11 @@
 //! | [`results`] | outcomes that a replay may ask for |
 //! | [`committer`] | many that wait, one flush of the disk |
 //! | [`reaper`] | removes orphans nobody holds, in slices |
+//! | [`collector`] | gives back the room of dead chunks |
 #![forbid(unsafe_code)]
 
 mod batch;
+mod collector;
 mod committer;
 mod holds;
 mod query;
@@ -28,132 +30,105 @@ pub use committer::Synced;
 pub use query::Found;
 
 use crate::base::{Errno, Ino, SessionId, Time};
-use crate::server::chunks::{ChunkFault, ChunkStore};
-use crate::server::meta::{
-    self, Engine, NameHash, StoreFault, Superblock, WriteTxn, counters, sessions, superblock,
-};
-use crate::server::ops;
+use crate::server::meta::{StoreFault, WriteTxn, counters, sessions};
+use crate::server::store::{Fault, Store};
+use collector::Collector;
 use committer::Committer;
 use holds::Holds;
 use reaper::Reaper;
 use results::Results;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Tells the present time.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
-/// Tells how many bytes the disk below the store has left.
-pub type Space = Arc<dyn Fn() -> std::io::Result<u64> + Send + Sync>;
-
-/// What a volume is made of.
+/// How a volume runs.
 #[derive(Clone)]
-pub struct Parts {
-    /// Keys.
-    pub engine: Arc<dyn Engine>,
-    /// File bytes.
-    pub chunks: Arc<dyn ChunkStore>,
+pub struct VolumeOptions {
     /// Time of changes.
     pub clock: Clock,
-    /// Room left.
-    pub space: Space,
+    /// How long a reader may need between looking a chunk up and reading it.
+    pub collect_grace: Duration,
+    /// Pause between two looks for dead chunks; `None`: never look.
+    pub collect_every: Option<Duration>,
 }
 
-/// A volume that is open for work. Safe to share; dropping it stops its threads, [`Volume::close`] makes all durable
-/// first.
+impl VolumeOptions {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, collect_grace: Duration::from_secs(30), collect_every: Some(Duration::from_secs(10)) }
+    }
+}
+
+/// A volume that is open for work. Safe to share. Dropping it stops its threads and loses nothing that was made
+/// durable; [`Volume::close`] makes all durable first.
 pub struct Volume {
     inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
 }
 
 struct Inner {
-    engine: Arc<dyn Engine>,
-    chunks: Arc<dyn ChunkStore>,
-    clock: Clock,
-    space: Space,
-    superblock: Superblock,
-    hash: NameHash,
-    /// Read: chunks were appended that no metadata names yet. Written: a segment is deleted.
-    gate: RwLock<()>,
+    store: Store,
+    options: VolumeOptions,
     /// Written: a mutation. Read: a query, which sees no mutation half done.
     state: RwLock<Results>,
     holds: Mutex<Holds>,
-    /// Chunk numbers reserved in the store and not given out: next, end.
-    numbers: Mutex<(u64, u64)>,
     committer: Committer,
     reaper: Reaper,
+    collector: Collector,
     /// The first fault that left the store's state uncertain: nothing is promised durable after it.
     latch: OnceLock<String>,
 }
 
-/// Chunk numbers reserved at once: one small transaction for so many writes.
-const CHUNK_NUMBERS: u64 = 1 << 16;
-
 impl Volume {
-    /// Makes an empty store a volume: superblock and root directory.
+    /// Starts work on a store. Orphans are kept until [`Volume::end_grace`].
     ///
     /// # Errors
-    /// The store cannot be written, or is a volume already.
-    pub fn format(
-        engine: &dyn Engine,
-        superblock: &Superblock,
-        root_mode: u32,
-        owner: (u32, u32),
-    ) -> Result<(), StoreFault> {
-        if superblock::get(engine)?.is_some() {
-            return Err(StoreFault::damaged(meta::keys::SUPERBLOCK, "the store is a volume already"));
-        }
-        let mut txn = WriteTxn::new(engine);
-        superblock::put(&mut txn, superblock);
-        let created = Time { secs: superblock.created_secs, nanos: superblock.created_nanos };
-        ops::make_root(&mut txn, root_mode, owner, created)?;
-        txn.commit()?;
-        engine.persist()
-    }
-
-    /// Opens a volume and starts its threads. Orphans are kept until [`Volume::end_grace`].
-    ///
-    /// # Errors
-    /// The store cannot be read, or is no volume.
-    pub fn open(parts: Parts) -> Result<Self, StoreFault> {
-        let Parts { engine, chunks, clock, space } = parts;
-        let superblock = superblock::get(&*engine)?;
-        let no_volume = || StoreFault::damaged(meta::keys::SUPERBLOCK, "the store holds no volume");
-        let superblock = superblock.ok_or_else(no_volume)?;
+    /// The store cannot be read, or the system refuses threads.
+    pub fn open(store: Store, options: VolumeOptions) -> Result<Self, Fault> {
         let mut orphans = Vec::new();
-        sessions::each_orphan(&*engine, &mut |ino| {
+        sessions::each_orphan(store.engine(), &mut |ino| {
             orphans.push(ino);
             ControlFlow::Continue(())
         })?;
         let inner = Arc::new(Inner {
-            hash: superblock.name_hash()?,
-            superblock,
-            engine,
-            chunks,
-            clock,
-            space,
-            gate: RwLock::new(()),
+            store,
+            options,
             state: RwLock::new(Results::default()),
             holds: Mutex::new(Holds::new(orphans)),
-            numbers: Mutex::new((0, 0)),
             committer: Committer::default(),
             reaper: Reaper::default(),
+            collector: Collector::default(),
             latch: OnceLock::new(),
         });
-        let committer = Arc::clone(&inner);
-        let reaper = Arc::clone(&inner);
-        let threads = vec![
-            spawn("ringfs-commit", move || committer.commit_loop())?,
-            spawn("ringfs-reap", move || reaper.reap_loop())?,
-        ];
-        Ok(Self { inner, threads })
+        let mut volume = Self { inner, threads: Vec::new() };
+        volume.spawn("ringfs-commit", Inner::commit_loop)?;
+        volume.spawn("ringfs-reap", Inner::reap_loop)?;
+        if let Some(pause) = volume.inner.options.collect_every {
+            volume.spawn("ringfs-collect", move |inner| inner.collect_loop(pause))?;
+        }
+        Ok(volume)
     }
 
-    /// The superblock.
+    fn spawn(&mut self, name: &str, body: impl FnOnce(&Inner) + Send + 'static) -> Result<(), Fault> {
+        let inner = Arc::clone(&self.inner);
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || body(&inner));
+        let refused =
+            |source| StoreFault::Disk { action: "start a thread for", path: name.into(), source };
+        self.threads.push(spawned.map_err(refused)?);
+        Ok(())
+    }
+
+    /// The store below.
     #[must_use]
-    pub fn superblock(&self) -> &Superblock {
-        &self.inner.superblock
+    pub fn store(&self) -> &Store {
+        &self.inner.store
     }
 
     /// What the volume holds.
@@ -161,7 +136,7 @@ impl Volume {
     /// # Errors
     /// The store cannot be read.
     pub fn usage(&self) -> Result<counters::Usage, StoreFault> {
-        counters::usage(&*self.inner.engine)
+        counters::usage(self.inner.store.engine())
     }
 
     /// The first fault that left the store uncertain, for the operator.
@@ -224,7 +199,7 @@ impl Volume {
         self.inner.reaper.push(dead);
         let mut state = self.inner.write_state();
         state.forget(session);
-        let mut txn = WriteTxn::new(&*self.inner.engine);
+        let mut txn = self.inner.store.begin();
         sessions::delete(&mut txn, session)?;
         self.inner.commit(txn)
     }
@@ -235,7 +210,7 @@ impl Volume {
     /// The store cannot be written.
     pub fn put_session(&self, session: SessionId, record: &[u8]) -> Result<(), Errno> {
         let _state = self.inner.write_state();
-        let mut txn = WriteTxn::new(&*self.inner.engine);
+        let mut txn = self.inner.store.begin();
         sessions::put(&mut txn, session, record);
         self.inner.commit(txn)
     }
@@ -247,7 +222,7 @@ impl Volume {
     pub fn sessions(&self) -> Result<Vec<(SessionId, Vec<u8>)>, Errno> {
         let _state = self.inner.read_state();
         let mut found = Vec::new();
-        sessions::each(&*self.inner.engine, &mut |session, record| {
+        sessions::each(self.inner.store.engine(), &mut |session, record| {
             found.push((session, record.to_vec()));
             ControlFlow::Continue(())
         })?;
@@ -269,15 +244,17 @@ impl Volume {
     ///
     /// # Errors
     /// The disk refused.
-    pub fn close(self) -> Result<(), Errno> {
-        self.sync_wait()
+    pub fn close(mut self) -> Result<(), Errno> {
+        let synced = self.sync_wait();
+        self.stop();
+        synced?;
+        self.inner.store.close().map_err(|fault| self.inner.fault(fault))
     }
-}
 
-impl Drop for Volume {
-    fn drop(&mut self) {
+    fn stop(&mut self) {
         self.inner.committer.stop();
         self.inner.reaper.stop();
+        self.inner.collector.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the volume ended in a panic");
@@ -286,14 +263,15 @@ impl Drop for Volume {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreFault> {
-    let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map_err(|source| StoreFault::Disk { action: "start a thread for", path: name.into(), source })
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl Inner {
     fn now(&self) -> Time {
-        (self.clock)()
+        (self.options.clock)()
     }
 
     // A thread that panicked has not committed its transaction, so what the locks guard is whole.
@@ -312,46 +290,14 @@ impl Inner {
 
     /// Commits; the caller holds the writer's lock. A fault other than a full disk latches.
     fn commit(&self, txn: WriteTxn<'_>) -> Result<(), Errno> {
-        match txn.commit() {
-            Ok(_) => Ok(()),
-            Err(fault) => Err(self.store_fault(fault)),
-        }
+        txn.commit().map(|_| ()).map_err(|fault| self.fault(fault.into()))
     }
 
-    fn store_fault(&self, fault: StoreFault) -> Errno {
-        if fault.errno() != Errno::ENOSPC {
-            self.latch_with(&fault);
-        }
-        Errno::from(fault)
-    }
-
-    fn chunk_fault(&self, fault: ChunkFault) -> Errno {
-        if fault.errno() != Errno::ENOSPC {
-            self.latch_with(&fault);
-        }
-        Errno::from(fault)
-    }
-
-    fn latch_with(&self, fault: &dyn std::fmt::Display) {
-        let first = self.latch.set(fault.to_string()).is_ok();
-        if first {
+    /// A fault of writing: unless the disk is just full, what the store holds is not certain any more.
+    fn fault(&self, fault: Fault) -> Errno {
+        if fault.errno() != Errno::ENOSPC && self.latch.set(fault.to_string()).is_ok() {
             tracing::error!(%fault, "the volume promises nothing durable any more; restart the server");
         }
-    }
-
-    /// Reserves `count` chunk numbers; returns the first.
-    fn chunk_numbers(&self, count: u64) -> Result<u64, Errno> {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        if numbers.1 - numbers.0 < count {
-            let take = CHUNK_NUMBERS.max(count);
-            let _state = self.write_state();
-            let mut txn = WriteTxn::new(&*self.engine);
-            let first = counters::take_chunks(&mut txn, take)?.0;
-            self.commit(txn)?;
-            *numbers = (first, first + take);
-        }
-        let first = numbers.0;
-        numbers.0 += count;
-        Ok(first)
+        Errno::from(fault)
     }
 }

@@ -4,7 +4,7 @@ use super::{Inner, Volume};
 use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{Attr, Errno, Ino, SessionId};
 use crate::server::chunks::ChunkFault;
-use crate::server::meta::{Engine, Value, View, counters, inodes};
+use crate::server::meta::{Value, View, counters, inodes};
 use crate::server::ops::{self, Listing, ReadPlan};
 use crate::wire::{Answer, FsStat, Query, answer};
 use bytes::Bytes;
@@ -54,6 +54,9 @@ impl Found {
 /// Bytes of metadata one more inode takes on the disk, roughly: for the number of inodes that can still be made.
 const INODE_BYTES: u64 = 512;
 
+/// What a volume in memory claims to have left.
+const MEMORY_BYTES: u64 = 1 << 30;
+
 /// A chunk that moves while it is read is looked up again, so often at most. The collector moves one in minutes.
 const READ_TRIES_MAX: u32 = 8;
 
@@ -84,15 +87,14 @@ impl Volume {
 
 impl Inner {
     fn view(&self) -> &dyn View {
-        let engine: &dyn Engine = &*self.engine;
-        engine
+        self.store.engine()
     }
 
     /// What needs nothing but the keys; `None` when the query is of another kind.
     fn look(&self, query: &Query<'_>) -> Option<ops::Try<Found>> {
         let view = self.view();
         Some(match query {
-            Query::Lookup { parent, name } => ops::lookup(view, &self.hash, *parent, *name).map(Found::Attr),
+            Query::Lookup { parent, name } => ops::lookup(view, self.store.names(), *parent, *name).map(Found::Attr),
             Query::GetAttr { ino } => ops::attr(view, *ino).map(Found::Attr),
             Query::Parent { ino } => ops::parent(view, *ino).map(Found::Attr),
             Query::ReadLink { ino } => ops::read_link(view, *ino).map(Found::Bytes),
@@ -123,7 +125,7 @@ impl Inner {
 
     fn statfs(&self) -> Result<FsStat, Errno> {
         let used = counters::usage(self.view())?;
-        let bytes_free = (self.space)()?;
+        let bytes_free = self.store.space()?.map_or(MEMORY_BYTES, |space| space.free_bytes);
         Ok(FsStat {
             bytes_total: used.bytes.saturating_add(bytes_free),
             bytes_free,
@@ -154,7 +156,7 @@ impl Inner {
         let mut out = vec![0; plan.len];
         for piece in &plan.pieces {
             let part = &mut out[piece.at..piece.at + piece.len];
-            self.chunks.read(piece.chunk, piece.place, piece.from, part)?;
+            self.store.chunks().read(piece.chunk, piece.place, piece.from, part)?;
         }
         Ok(Bytes::from(out))
     }

@@ -2,7 +2,6 @@
 
 use super::Inner;
 use crate::base::{Errno, Ino};
-use crate::server::meta::WriteTxn;
 use crate::server::ops::{self, Reaped, Stop};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -90,7 +89,7 @@ impl Inner {
     /// One transaction; takes from `dead` what is finished with.
     fn reap_step(&self, dead: &mut VecDeque<Ino>) -> Result<(), Errno> {
         let _state = self.write_state();
-        let mut txn = WriteTxn::new(&*self.engine);
+        let mut txn = self.store.begin();
         let mut gone = Vec::new();
         while let Some(ino) = dead.front().copied() {
             // Somebody may have opened it since.

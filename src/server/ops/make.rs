@@ -2,9 +2,9 @@
 
 use super::{Env, Try, acl, living_directory, must_get, touch_content};
 use crate::base::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
-use crate::base::{Errno, Ino, Kind, Name, Time};
+use crate::base::{Errno, Ino, Kind, Name};
 use crate::server::meta::dirents::{self, Target};
-use crate::server::meta::{Inode, StoreFault, Txn, View, attributes, counters, inodes, sessions};
+use crate::server::meta::{Inode, Txn, View, attributes, counters, inodes, sessions};
 use crate::wire::{Done, MakeFlags};
 
 /// What a new inode shall be.
@@ -129,14 +129,4 @@ pub(super) fn whiteout(txn: &mut dyn Txn, env: &Env, dir: &Inode, name: Name<'_>
     inodes::put(txn, &inode);
     dirents::put(txn, &env.hash, dir.ino, name, Target { ino: inode.ino, kind: Kind::CharDevice })?;
     Ok(())
-}
-
-/// The root directory of a new volume: `mode` are its permission bits.
-///
-/// # Errors
-/// The store cannot be read.
-pub fn make_root(txn: &mut dyn Txn, mode: u32, owner: (u32, u32), now: Time) -> Result<(), StoreFault> {
-    let root = Inode::new(Ino::ROOT, libc::S_IFDIR | (mode & 0o7777), owner, Ino::ROOT, now);
-    inodes::put(txn, &root);
-    counters::add_usage(txn, 1, 0)
 }

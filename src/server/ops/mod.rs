@@ -26,7 +26,6 @@ mod xattr;
 
 pub use data::{Piece, Placed, ReadPlan, read_plan};
 pub use lookup::{attr, lookup, parent, read_link};
-pub use make::make_root;
 pub use readdir::{Listing, list};
 pub use reap::{Reaped, reap};
 pub use seek::seek;
