@@ -14,7 +14,6 @@
 //! OPEN, OPENDIR, FLUSH and the xattr operations are never ENOSYS, since each would end for the whole mount.
 #![forbid(unsafe_code)]
 
-
 use super::mount::Mount;
 use super::ops::{self, Context, Reply, open_mode};
 use crate::base::{Errno, Ino};

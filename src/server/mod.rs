@@ -4,6 +4,7 @@ pub mod meta;
 
 pub mod chunks;
 
+pub mod store;
 
 pub mod ops;
 

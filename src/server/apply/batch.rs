@@ -125,7 +125,8 @@ impl Pass<'_> {
                 (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
                 (Ok(()), Ok(mutation)) => match self.state.seen(self.session, *ticket) {
                     Seen::New => {
-                        let env = Env { hash: *self.inner.store.names(), now: self.inner.now(), caller: *caller };
+                        let env =
+                            Env { hash: *self.inner.store.names(), now: self.inner.now(), caller: *caller };
                         self.execute(*ticket, &env, mutation, placed);
                         continue;
                     }
@@ -192,8 +193,10 @@ impl Pass<'_> {
         placed: &Result<Vec<Appended>, Errno>,
     ) -> Result<Done, Errno> {
         let placed = placed.as_ref().map_err(|errno| *errno)?;
-        let placed: Vec<Placed> =
-            placed.iter().map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place }).collect();
+        let placed: Vec<Placed> = placed
+            .iter()
+            .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })
+            .collect();
         if grows(mutation) {
             self.inner.store.check_room()?;
         }

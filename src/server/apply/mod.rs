@@ -38,9 +38,7 @@ use holds::Holds;
 use reaper::Reaper;
 use results::Results;
 use std::ops::ControlFlow;
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -119,8 +117,7 @@ impl Volume {
     fn spawn(&mut self, name: &str, body: impl FnOnce(&Inner) + Send + 'static) -> Result<(), Fault> {
         let inner = Arc::clone(&self.inner);
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || body(&inner));
-        let refused =
-            |source| StoreFault::Disk { action: "start a thread for", path: name.into(), source };
+        let refused = |source| StoreFault::Disk { action: "start a thread for", path: name.into(), source };
         self.threads.push(spawned.map_err(refused)?);
         Ok(())
     }

@@ -94,7 +94,9 @@ impl Inner {
     fn look(&self, query: &Query<'_>) -> Option<ops::Try<Found>> {
         let view = self.view();
         Some(match query {
-            Query::Lookup { parent, name } => ops::lookup(view, self.store.names(), *parent, *name).map(Found::Attr),
+            Query::Lookup { parent, name } => {
+                ops::lookup(view, self.store.names(), *parent, *name).map(Found::Attr)
+            }
             Query::GetAttr { ino } => ops::attr(view, *ino).map(Found::Attr),
             Query::Parent { ino } => ops::parent(view, *ino).map(Found::Attr),
             Query::ReadLink { ino } => ops::read_link(view, *ino).map(Found::Bytes),
