@@ -2,6 +2,7 @@
 
 use super::answers::{self, Tickets};
 use super::{Batch, LinkOptions, LinkStatus, Sequence};
+use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use crate::base::{Errno, SessionId};
 use crate::wire::hello::Welcome;
 use crate::wire::{Answer, Frame, FrameKind, Outcome, Peer, Query, query, version};
@@ -16,6 +17,8 @@ pub(super) struct Local {
     welcome: Welcome,
     settled: Arc<AtomicU64>,
     next: AtomicU64,
+    in_flight_max: usize,
+    in_flight_bytes_max: usize,
     counts: Arc<Counts>,
     opened: Instant,
     closed: AtomicBool,
@@ -39,6 +42,8 @@ impl Local {
             welcome,
             settled: Arc::clone(&options.settled),
             next: AtomicU64::new(1),
+            in_flight_max: options.in_flight_max,
+            in_flight_bytes_max: options.in_flight_bytes_max,
             counts: Arc::default(),
             opened: Instant::now(),
             closed: AtomicBool::new(false),
@@ -52,8 +57,8 @@ impl Local {
         let mut body = Vec::new();
         query::encode(&mut body, asked);
         let sequence = self.sequence();
-        if self.closed.load(Ordering::Acquire) {
-            done(Err(Errno::ENOTCONN));
+        if let Err(errno) = self.admit(body.len(), 0) {
+            done(Err(errno));
             return sequence;
         }
         let frame = self.frame(FrameKind::Call, sequence, body, bytes::Bytes::new());
@@ -71,8 +76,8 @@ impl Local {
         F: FnOnce(Result<&[Outcome], Errno>) + Send + 'static,
     {
         let sequence = self.sequence();
-        if self.closed.load(Ordering::Acquire) {
-            done(Err(Errno::ENOTCONN));
+        if let Err(errno) = self.admit(batch.body.len(), batch.payload.len()) {
+            done(Err(errno));
             return sequence;
         }
         let Batch { tickets, body, payload } = batch;
@@ -118,6 +123,20 @@ impl Local {
             server: self.welcome.program.clone(),
             ..LinkStatus::default()
         }
+    }
+
+    fn admit(&self, body_bytes: usize, payload_bytes: usize) -> Result<(), Errno> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Errno::ENOTCONN);
+        }
+        let counts = &self.counts;
+        if counts.in_flight.load(Ordering::Relaxed) >= self.in_flight_max
+            || counts.in_flight_bytes.load(Ordering::Relaxed) >= self.in_flight_bytes_max
+        {
+            return Err(Errno::ENOMEM);
+        }
+        let fits = body_bytes <= FRAME_BODY_BYTES_MAX && payload_bytes <= FRAME_PAYLOAD_BYTES_MAX;
+        if fits { Ok(()) } else { Err(Errno::E2BIG) }
     }
 
     fn sequence(&self) -> Sequence {

@@ -22,10 +22,19 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod channel;
 mod fault;
+mod handshake;
+mod keeper;
 mod local;
 mod options;
+mod receive;
+mod remote;
+mod request;
+mod socket;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use answers::Tickets;
 pub use fault::LinkFault;
@@ -37,6 +46,7 @@ use crate::wire::hello::Welcome;
 use crate::wire::{Answer, Outcome, Query};
 use bytes::Bytes;
 use local::Local;
+use remote::Shared;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -75,6 +85,7 @@ pub struct Link {
 
 enum Way {
     Local(Local),
+    Remote(Arc<Shared>),
 }
 
 impl Link {
@@ -90,7 +101,8 @@ impl Link {
                 (Way::Local(Local::new(peer, welcome.clone(), &options)), welcome)
             }
             Target::Unix(_) | Target::Tcp(_) => {
-                return Err(LinkFault::Protocol { target: name, what: "sockets are not built in yet" });
+                let (shared, welcome) = Shared::open(target, options)?;
+                (Way::Remote(shared), welcome)
             }
         };
         Ok((Arc::new(Self { target: name, way }), welcome))
@@ -100,7 +112,9 @@ impl Link {
     /// that nothing is.
     pub fn set_owner(&self, owner: Weak<dyn Owner>) {
         match &self.way {
-            Way::Local(_) => drop(owner),
+            Way::Local(_) => {}
+            // A second owner is a bug that changes nothing: the first stays.
+            Way::Remote(shared) => drop(shared.owner.set(owner)),
         }
     }
 
@@ -113,6 +127,7 @@ impl Link {
     {
         match &self.way {
             Way::Local(local) => local.call(query, done),
+            Way::Remote(shared) => shared.call(query, done),
         }
     }
 
@@ -125,6 +140,7 @@ impl Link {
     {
         match &self.way {
             Way::Local(local) => local.batch(batch, done),
+            Way::Remote(shared) => shared.batch(batch, done),
         }
     }
 
@@ -135,15 +151,19 @@ impl Link {
                 local.interrupt(sequence);
                 Interrupted::Cancelling
             }
+            Way::Remote(shared) => shared.interrupt(sequence),
         }
     }
 
     /// Waits up to `grace` for what is in flight, takes leave of the server and ends the link's threads. What is
     /// without an answer then fails with ENOTCONN, as do later requests. Not to be called from a `done`.
     pub fn close(&self, grace: Duration) {
-        let _ = grace;
         match &self.way {
             Way::Local(local) => local.close(),
+            Way::Remote(shared) => {
+                shared.begin_close(grace);
+                shared.finish_close(grace);
+            }
         }
     }
 
@@ -152,6 +172,17 @@ impl Link {
     pub fn status(&self) -> LinkStatus {
         match &self.way {
             Way::Local(local) => local.status(self.target.clone()),
+            Way::Remote(shared) => shared.status(),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        match &self.way {
+            Way::Local(local) => local.close(),
+            // This may be a thread of the link itself: it ends without being waited for.
+            Way::Remote(shared) => shared.begin_close(Duration::ZERO),
         }
     }
 }
