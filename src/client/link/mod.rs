@@ -33,8 +33,6 @@ mod remote;
 mod request;
 mod socket;
 mod status;
-#[cfg(test)]
-mod tests;
 
 pub use answers::Tickets;
 pub use fault::LinkFault;
