@@ -37,6 +37,9 @@ pub mod remove;
 
 pub mod xattr;
 
+#[cfg(test)]
+mod tests;
+
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::{Attr, Caller, Errno, Ino};
 use crate::client::mount::{Interrupt, Mount};
