@@ -6,6 +6,8 @@ pub mod chunks;
 
 pub mod store;
 
+pub mod fsck;
+
 pub mod ops;
 
 pub mod apply;

@@ -51,7 +51,8 @@ fn decode(key: &[u8], bytes: &[u8]) -> Result<Chunk, StoreFault> {
     Ok(Chunk { place, refs: value.refs.get() })
 }
 
-fn store(txn: &mut dyn Txn, id: ChunkId, chunk: Chunk) {
+/// Stores a chunk as it is given; the counters of its segment are the caller's concern.
+pub fn put(txn: &mut dyn Txn, id: ChunkId, chunk: Chunk) {
     let ChunkPlace { segment, position, len } = chunk.place;
     let value = ChunkValue {
         segment: segment.0.into(),
@@ -88,7 +89,7 @@ pub fn add(txn: &mut dyn Txn, id: ChunkId, place: ChunkPlace) -> Result<(), Stor
     if get(txn, id)?.is_some() {
         return Err(StoreFault::damaged(&keys::chunk(id), "the number of a new chunk is taken"));
     }
-    store(txn, id, Chunk { place, refs: 0 });
+    put(txn, id, Chunk { place, refs: 0 });
     add_live(txn, place, 1)
 }
 
@@ -104,7 +105,7 @@ pub fn add_refs(txn: &mut dyn Txn, id: ChunkId, by: i32) -> Result<(), StoreFaul
     let refs = chunk.refs.checked_add_signed(by);
     let refs = refs.ok_or_else(|| StoreFault::damaged(&keys::chunk(id), "wrong number of references"))?;
     if refs > 0 {
-        store(txn, id, Chunk { refs, ..chunk });
+        put(txn, id, Chunk { refs, ..chunk });
         return Ok(());
     }
     txn.delete(&keys::chunk(id));
@@ -123,7 +124,7 @@ pub fn relocate(
     to: ChunkPlace,
 ) -> Result<bool, StoreFault> {
     let Some(chunk) = get(txn, id)?.filter(|chunk| chunk.place == from) else { return Ok(false) };
-    store(txn, id, Chunk { place: to, ..chunk });
+    put(txn, id, Chunk { place: to, ..chunk });
     add_live(txn, from, -1)?;
     add_live(txn, to, 1)?;
     Ok(true)

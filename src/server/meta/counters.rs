@@ -69,8 +69,26 @@ pub fn take_inos(txn: &mut dyn Txn, count: u64) -> Result<Ino, StoreFault> {
     let first = next_ino(txn)?;
     let next = first.0.checked_add(count).filter(|&next| next <= LAST_INO.0);
     let next = next.ok_or_else(|| StoreFault::damaged(keys::NEXT_INO, "no inode numbers left"))?;
-    txn.put(keys::NEXT_INO, &next.to_le_bytes());
+    put_next_ino(txn, Ino(next));
     Ok(first)
+}
+
+/// Sets the next inode number.
+pub fn put_next_ino(txn: &mut dyn Txn, next: Ino) {
+    txn.put(keys::NEXT_INO, &next.0.to_le_bytes());
+}
+
+/// The next chunk number that nobody has.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn next_chunk(view: &dyn View) -> Result<ChunkId, StoreFault> {
+    Ok(ChunkId(number(view, keys::NEXT_CHUNK)?.unwrap_or(1)))
+}
+
+/// Sets the next chunk number.
+pub fn put_next_chunk(txn: &mut dyn Txn, next: ChunkId) {
+    txn.put(keys::NEXT_CHUNK, &next.0.to_le_bytes());
 }
 
 /// Takes `count` chunk numbers that nobody had; returns the first.
@@ -78,11 +96,11 @@ pub fn take_inos(txn: &mut dyn Txn, count: u64) -> Result<Ino, StoreFault> {
 /// # Errors
 /// The store cannot be read, or has given out all numbers.
 pub fn take_chunks(txn: &mut dyn Txn, count: u64) -> Result<ChunkId, StoreFault> {
-    let first = number(txn, keys::NEXT_CHUNK)?.unwrap_or(1);
-    let next = first.checked_add(count);
+    let first = next_chunk(txn)?;
+    let next = first.0.checked_add(count);
     let next = next.ok_or_else(|| StoreFault::damaged(keys::NEXT_CHUNK, "no chunk numbers left"))?;
-    txn.put(keys::NEXT_CHUNK, &next.to_le_bytes());
-    Ok(ChunkId(first))
+    put_next_chunk(txn, ChunkId(next));
+    Ok(first)
 }
 
 fn number(view: &dyn View, key: &[u8]) -> Result<Option<u64>, StoreFault> {
