@@ -33,6 +33,8 @@ mod remote;
 mod request;
 mod socket;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use answers::Tickets;
 pub use fault::LinkFault;

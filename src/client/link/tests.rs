@@ -1,0 +1,6 @@
+//! The link against a scripted server over real unix sockets.
+
+mod opening;
+mod peer;
+mod reconnect;
+mod requests;
