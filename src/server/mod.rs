@@ -11,3 +11,5 @@ pub mod fsck;
 pub mod ops;
 
 pub mod apply;
+
+pub mod session;
