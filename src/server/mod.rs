@@ -13,3 +13,5 @@ pub mod ops;
 pub mod apply;
 
 pub mod session;
+
+pub mod serve;

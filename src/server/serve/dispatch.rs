@@ -1,0 +1,235 @@
+//! One frame of an established connection: checked, worked on, answered.
+
+use super::Core;
+use super::status::count;
+use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
+use crate::base::{Errno, SessionId};
+use crate::server::session::{Ask, InHand, LinkId, LockReply, Session};
+use crate::wire::{
+    Answer, Frame, FrameKind, Header, LockRange, Outcome, Query, Reply, WireFault, answer, mutation, outcome,
+    query,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What an established connection may do.
+pub(super) struct Member {
+    /// Session named by each of its frames.
+    pub(super) id: SessionId,
+    /// Version of each of its frames.
+    pub(super) version: u16,
+    pub(super) standing: Standing,
+}
+
+/// On which footing a connection stands.
+pub(super) enum Standing {
+    /// It belongs to a session.
+    Session { session: Arc<Session>, link: LinkId },
+    /// Its session is over: everything is answered with ESTALE, nothing is worked on (semantics 3.8).
+    Fenced,
+    /// An operator's tool: it may ask for the status.
+    Observer,
+}
+
+/// Longest answer to `ReadDir`; leaves room for the record around the last entry.
+const LISTING_BYTES_MAX: u32 = (FRAME_BODY_BYTES_MAX - 4096) as u32;
+
+const _: () = assert!(FRAME_BODY_BYTES_MAX < u32::MAX as usize);
+
+/// Where the answer to one frame goes, and what it repeats of the frame.
+struct Answering {
+    version: u16,
+    session: SessionId,
+    sequence: u64,
+    reply: Reply,
+}
+
+impl Answering {
+    fn frame(self, kind: FrameKind, body: Vec<u8>, payload: Bytes) {
+        let fits = body.len() <= FRAME_BODY_BYTES_MAX && payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
+        let (body, payload) = if fits { (body, payload) } else { (encoded(&Err(Errno::EIO)), Bytes::new()) };
+        (self.reply)(Frame::new(kind, self.version, self.session, self.sequence, body, payload));
+    }
+
+    fn answer(self, answer: &Result<Answer<'_>, Errno>) {
+        self.frame(FrameKind::Answer, encoded(answer), Bytes::new());
+    }
+
+    fn done(self, result: Result<(), Errno>) {
+        self.answer(&result.map(|()| Answer::Empty));
+    }
+
+    fn lock(self) -> LockReply {
+        Box::new(move |result: Result<Option<LockRange>, Errno>| {
+            self.answer(&result.map(|found| found.map_or(Answer::Empty, Answer::Lock)));
+        })
+    }
+}
+
+fn encoded(answer: &Result<Answer<'_>, Errno>) -> Vec<u8> {
+    let mut body = Vec::new();
+    answer::encode(&mut body, answer);
+    body
+}
+
+/// What is to become of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// More frames may come.
+    GoOn,
+    /// The client said goodbye.
+    Ended,
+}
+
+impl Core {
+    /// Works on one frame of `member`; its body was checked against its header. The answer may come later, from another
+    /// thread.
+    ///
+    /// # Errors
+    /// The frame breaks the protocol: it was answered with EPROTO if it can be answered at all, and the connection is to
+    /// be closed.
+    pub(super) fn take(self: &Arc<Self>, member: &Member, frame: Frame, reply: Reply) -> Result<Next, WireFault> {
+        count(&self.counters.frames, 1);
+        count(&self.counters.bytes_in, frame.body.len() + frame.payload.len());
+        let core = Arc::clone(self);
+        let reply: Reply = Box::new(move |frame: Frame| {
+            count(&core.counters.answers, 1);
+            count(&core.counters.bytes_out, frame.body.len() + frame.payload.len());
+            reply(frame);
+        });
+        let (version, session, sequence) = (member.version, member.id, frame.header.sequence);
+        let answering = Answering { version, session, sequence, reply };
+        if let Err(fault) = check(member, &frame.header) {
+            answering.done(Err(Errno::EPROTO));
+            return Err(fault);
+        }
+        match &member.standing {
+            Standing::Session { session, link } => match self.sessions.take(session, *link) {
+                Ok(in_hand) => self.work(&in_hand, &frame, answering),
+                Err(errno) => refuse(&frame, errno, answering),
+            },
+            Standing::Fenced => refuse(&frame, Errno::ESTALE, answering),
+            Standing::Observer => self.observe(&frame, answering),
+        }
+    }
+
+    fn work(&self, in_hand: &InHand<'_>, frame: &Frame, answering: Answering) -> Result<Next, WireFault> {
+        match frame.header.kind {
+            FrameKind::Bye => {
+                self.sessions.bye(in_hand.session());
+                return Ok(Next::Ended);
+            }
+            FrameKind::Batch => {
+                let id = in_hand.session().id;
+                match self.volume.apply(id, &frame.body, &frame.payload, frame.header.settled) {
+                    Ok(outcomes) => answering.frame(FrameKind::Outcomes, outcomes, Bytes::new()),
+                    Err(fault) => {
+                        answering.done(Err(Errno::EPROTO));
+                        return Err(fault);
+                    }
+                }
+            }
+            _ => match query::decode(&frame.body) {
+                Ok(query) => self.call(in_hand, query, answering),
+                Err(WireFault::Unknown { .. }) => answering.done(Err(Errno::EOPNOTSUPP)),
+                Err(fault) => {
+                    answering.done(Err(Errno::EPROTO));
+                    return Err(fault);
+                }
+            },
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn call(&self, in_hand: &InHand<'_>, query: Query<'_>, answering: Answering) {
+        let (session, desk) = (in_hand.session().id, in_hand.desk());
+        let sequence = answering.sequence;
+        match query {
+            Query::Ping => answering.done(Ok(())),
+            Query::Status => answering.answer(&Ok(Answer::Bytes(self.status().as_bytes()))),
+            Query::Sync { .. } => self.volume.sync(Box::new(move |result| answering.done(result))),
+            Query::GetLock { ino, lock } => {
+                desk.test(Ask { session, sequence, ino, lock: &lock }, answering.lock());
+            }
+            Query::SetLock { ino, lock, wait } => {
+                desk.set(Ask { session, sequence, ino, lock: &lock }, wait, answering.lock());
+            }
+            Query::CancelLock { sequence } => {
+                desk.cancel(session, sequence);
+                answering.done(Ok(()));
+            }
+            Query::UnlockOwner { ino, owner } => {
+                desk.unlock_owner(session, ino, owner);
+                answering.done(Ok(()));
+            }
+            Query::UnlockHandle { ino, handle } => {
+                desk.unlock_handle(session, ino, handle);
+                answering.done(Ok(()));
+            }
+            Query::Reassert { holds, locks, last } => {
+                answering.done(self.sessions.reassert(in_hand.session(), &holds, &locks, last));
+            }
+            Query::ReadDir { ino, cookie, bytes_max, plus } => {
+                let bytes_max = bytes_max.min(LISTING_BYTES_MAX);
+                self.ask(session, &Query::ReadDir { ino, cookie, bytes_max, plus }, answering);
+            }
+            query => self.ask(session, &query, answering),
+        }
+    }
+
+    fn ask(&self, session: SessionId, query: &Query<'_>, answering: Answering) {
+        let (body, payload) = self.volume.query(session, query);
+        answering.frame(FrameKind::Answer, body, payload);
+    }
+
+    fn observe(&self, frame: &Frame, answering: Answering) -> Result<Next, WireFault> {
+        match (frame.header.kind, query::decode(&frame.body)) {
+            (FrameKind::Bye, _) => return Ok(Next::Ended),
+            (FrameKind::Call, Ok(Query::Status)) => {
+                answering.answer(&Ok(Answer::Bytes(self.status().as_bytes())));
+            }
+            (FrameKind::Call, Ok(Query::Ping)) => answering.done(Ok(())),
+            _ => answering.done(Err(Errno::EPERM)),
+        }
+        Ok(Next::GoOn)
+    }
+}
+
+fn check(member: &Member, header: &Header) -> Result<(), WireFault> {
+    let kind = header.kind.number();
+    let wrong = |what| Err(WireFault::Invalid { kind, what });
+    if !matches!(header.kind, FrameKind::Call | FrameKind::Batch | FrameKind::Bye) {
+        return wrong("a frame no client sends after the handshake");
+    }
+    if header.version != member.version {
+        return wrong("a frame of another version than was agreed");
+    }
+    if header.session != member.id {
+        return wrong("a frame of another session than the connection's");
+    }
+    if header.sequence == 0 {
+        return wrong("a frame without a sequence");
+    }
+    Ok(())
+}
+
+/// Answers a frame that is not worked on, in the form its sender expects.
+fn refuse(frame: &Frame, errno: Errno, answering: Answering) -> Result<Next, WireFault> {
+    match frame.header.kind {
+        FrameKind::Bye => return Ok(Next::Ended),
+        FrameKind::Batch => {
+            let mut body = Vec::new();
+            for item in mutation::decode_batch(&frame.body, &frame.payload) {
+                let Ok((ticket, ..)) = item else { break };
+                outcome::encode(&mut body, &Outcome { ticket, result: Err(errno) });
+                // A record of the smallest kind is shorter than an outcome.
+                if body.len() > FRAME_BODY_BYTES_MAX - 512 {
+                    break;
+                }
+            }
+            answering.frame(FrameKind::Outcomes, body, Bytes::new());
+        }
+        _ => answering.done(Err(errno)),
+    }
+    Ok(Next::GoOn)
+}

@@ -1,0 +1,41 @@
+//! A session of the process the server lives in.
+
+use super::Core;
+use super::dispatch::{Member, Standing};
+use super::status::count;
+use crate::wire::hello::{Hello, Refusal, Welcome};
+use crate::wire::{Frame, Peer, Reply};
+use std::sync::Arc;
+
+/// The server as its own process's mount sees it. Frames are worked on by the thread that submits them. Dropping it
+/// ends the session.
+pub struct LocalPeer {
+    core: Arc<Core>,
+    member: Member,
+}
+
+impl LocalPeer {
+    pub(super) fn new(core: &Arc<Core>, hello: &Hello) -> Result<(Self, Welcome), Refusal> {
+        // There is no connection to close; the session's end is told by ESTALE.
+        let welcomed = core.welcome(hello, Box::new(|| {}), true);
+        let (member, welcome) = welcomed.inspect_err(|_| count(&core.counters.refused, 1))?;
+        Ok((Self { core: Arc::clone(core), member }, welcome))
+    }
+}
+
+impl Peer for LocalPeer {
+    fn submit(&self, frame: Frame, reply: Reply) {
+        if let Err(fault) = self.core.take(&self.member, frame, reply) {
+            count(&self.core.counters.faults, 1);
+            tracing::error!(%fault, "the mount of this process broke the protocol");
+        }
+    }
+}
+
+impl Drop for LocalPeer {
+    fn drop(&mut self) {
+        if let Standing::Session { session, .. } = &self.member.standing {
+            self.core.sessions.bye(session);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! All sessions of a volume, their leases, and the grace period after a restart.
+
+use super::desk::LockDesk;
+use super::locks::LockLimits;
+use super::phase::{Event, Phase};
+use super::record::About;
+use super::state::{Closer, LinkId, Session, Sweep};
+use super::volume::Volume;
+use crate::base::{Errno, Ino, SessionId};
+use crate::wire::LockRequest;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The time since some moment that does not change, by a clock that does not jump (R7.7).
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Most sessions of one volume. Each has a record in the store and may have 2.5 MiB of locks.
+const SESSIONS_MAX: usize = 4096;
+
+/// How many ended sessions are remembered. One forgotten is still refused as unknown when it comes back.
+const DEAD_MAX: usize = 65_536;
+
+/// Longest wait for frames of a connection that its own client replaced.
+const SUPERSEDED_WAIT: Duration = Duration::from_secs(5);
+
+/// Times and bounds of sessions.
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// A session that is silent for longer is over.
+    pub lease: Duration,
+    /// How long sessions from before a restart may take to come back.
+    pub grace: Duration,
+    /// Bounds of locks.
+    pub locks: LockLimits,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// A client's claim to be or become a session.
+pub(crate) struct Claim {
+    pub(crate) id: SessionId,
+    /// It says that it was one before.
+    pub(crate) resumed: bool,
+    pub(crate) about: About,
+    /// Closes the connection it came on.
+    pub(crate) closer: Closer,
+}
+
+/// How a claim was answered.
+pub(crate) enum Entry {
+    /// It is a session.
+    Member {
+        /// The session.
+        session: Arc<Session>,
+        /// Number of this connection in it.
+        link: LinkId,
+        /// It was one before.
+        known: bool,
+    },
+    /// It was one, is not any more, and nothing it sends will be worked on.
+    Fenced,
+}
+
+/// A claim that cannot be granted; what [`crate::wire::hello::Refusal`] tells.
+pub(crate) struct Refused {
+    pub(crate) reason: String,
+    pub(crate) retry: bool,
+}
+
+/// The state of one session, for the operator.
+#[derive(Debug, serde::Serialize)]
+pub struct SessionView {
+    /// Session.
+    pub id: String,
+    /// Host name.
+    pub host: String,
+    /// Process id there.
+    pub pid: u32,
+    /// Mount point there.
+    pub mount_point: String,
+    /// In the server's own process.
+    pub local: bool,
+    /// awaited, live, lost or ended.
+    pub phase: &'static str,
+    /// Connections.
+    pub connections: usize,
+    /// Milliseconds since the last sign of life.
+    pub silent_ms: u64,
+    /// Frames taken.
+    pub frames: u64,
+    /// Locked pieces of files.
+    pub locks: usize,
+    /// Lock requests that wait.
+    pub lock_waiters: usize,
+    /// Inodes it holds open.
+    pub holds: usize,
+}
+
+/// See the module. Order of locks: table, then a session's gate, then the desk. Nothing is waited for under any.
+pub(crate) struct Sessions {
+    volume: Arc<Volume>,
+    options: SessionOptions,
+    table: Mutex<Table>,
+    /// The locks.
+    pub(crate) desk: LockDesk,
+    links: AtomicU64,
+}
+
+struct Table {
+    all: HashMap<SessionId, Arc<Session>>,
+    dead: Dead,
+    grace: Option<Grace>,
+}
+
+struct Grace {
+    ends: Duration,
+    /// Sessions that have not said yet what they hold.
+    missing: HashSet<SessionId>,
+}
+
+#[derive(Default)]
+struct Dead {
+    ids: HashSet<SessionId>,
+    order: VecDeque<SessionId>,
+}
+
+impl Dead {
+    fn insert(&mut self, id: SessionId) {
+        if !self.ids.insert(id) {
+            return;
+        }
+        self.order.push_back(id);
+        if self.order.len() > DEAD_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+impl Sessions {
+    /// The sessions the volume knows. Those in the former server's own process died with it; for the others a grace
+    /// period begins.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub(crate) fn open(volume: Arc<Volume>, options: SessionOptions) -> Result<Self, Errno> {
+        let now = (options.clock)();
+        let mut all = HashMap::new();
+        for (id, record) in volume.sessions()? {
+            let about = About::from_bytes(id, &record);
+            if about.local {
+                volume.end_session(id)?;
+            } else {
+                all.insert(id, Arc::new(Session::new(id, about, Phase::Awaited, now)));
+            }
+        }
+        let missing: HashSet<SessionId> = all.keys().copied().collect();
+        let frozen = !missing.is_empty();
+        if frozen {
+            let (sessions, grace_ms) = (missing.len(), options.grace.as_millis());
+            tracing::info!(sessions, grace_ms, "waiting for the clients of before the restart");
+        } else {
+            volume.end_grace();
+        }
+        let grace = frozen.then(|| Grace { ends: now + options.grace, missing });
+        let table = Mutex::new(Table { all, dead: Dead::default(), grace });
+        let desk = LockDesk::new(options.locks, frozen);
+        Ok(Self { volume, options, table, desk, links: AtomicU64::new(1) })
+    }
+
+    /// Answers a claim. A session that comes back replaces all its former connections: their frames are finished or
+    /// refused before this returns, so that none of them is worked on after what the new one brings. (Another
+    /// connection beside the first one says `resumed: false`.)
+    pub(crate) fn claim(&self, claim: Claim) -> Result<Entry, Refused> {
+        let now = self.now();
+        let link = self.links.fetch_add(1, Ordering::Relaxed);
+        let (id, resumed, local) = (claim.id, claim.resumed, claim.about.local);
+        let (session, known) = {
+            let mut table = self.table();
+            match table.all.get(&id).cloned() {
+                Some(session) => (session, true),
+                None if resumed => return Ok(Entry::Fenced),
+                None if table.dead.ids.contains(&id) => return Err(Refused::dead()),
+                None => (self.found(&mut table, id, claim.about, now)?, false),
+            }
+        };
+        if !session.attach(link, claim.closer, resumed, now) {
+            return if resumed { Ok(Entry::Fenced) } else { Err(Refused::dead()) };
+        }
+        if known && resumed && !session.wait_idle(SUPERSEDED_WAIT) {
+            session.detach(link, now);
+            return Err(Refused::later("the server still works on requests of the lost connection"));
+        }
+        if !known && !local {
+            self.make_durable(id, &session, link)?;
+        }
+        Ok(Entry::Member { session, link, known })
+    }
+
+    /// Makes a session and stores its record.
+    fn found(&self, table: &mut Table, id: SessionId, about: About, now: Duration) -> Result<Arc<Session>, Refused> {
+        if table.all.len() >= SESSIONS_MAX {
+            return Err(Refused::later("the server has as many clients as it can have"));
+        }
+        let stored = self.volume.put_session(id, &about.to_bytes());
+        stored.map_err(|errno| Refused::later(&format!("the server cannot store the session ({errno})")))?;
+        let session = Arc::new(Session::new(id, about, Phase::Lost, now));
+        table.all.insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// The session is known after a loss of power too, before its client relies on that.
+    fn make_durable(&self, id: SessionId, session: &Session, link: LinkId) -> Result<(), Refused> {
+        if let Err(errno) = self.volume.sync_wait() {
+            tracing::error!(session = %id, %errno, "the record of a new session could not be made durable");
+            session.detach(link, self.now());
+            return Err(Refused::later("the server's disk does not take writes"));
+        }
+        Ok(())
+    }
+
+    /// Begins the work on a frame; it ends when the value is dropped.
+    ///
+    /// # Errors
+    /// ESTALE: nothing of this session or connection is worked on any more.
+    pub(crate) fn take<'s>(&'s self, session: &'s Arc<Session>, link: LinkId) -> Result<InHand<'s>, Errno> {
+        session.enter(link, self.now())?;
+        Ok(InHand { sessions: self, session })
+    }
+
+    /// A connection is gone.
+    pub(crate) fn detach(&self, session: &Session, link: LinkId) {
+        session.detach(link, self.now());
+    }
+
+    /// The peer takes what it is sent.
+    pub(crate) fn touch(&self, session: &Session) {
+        session.touch(self.now());
+    }
+
+    /// The client leaves for good.
+    pub(crate) fn bye(&self, session: &Arc<Session>) {
+        self.end(session, Event::Bye);
+    }
+
+    /// What a client says it holds, after a reconnect.
+    ///
+    /// # Errors
+    /// ESTALE when some of it could not be had again; the rest is held all the same.
+    pub(crate) fn reassert(
+        &self,
+        session: &Arc<Session>,
+        holds: &[Ino],
+        locks: &[(Ino, LockRequest)],
+        last: bool,
+    ) -> Result<(), Errno> {
+        let mut lost = usize::from(self.volume.reassert(session.id, holds) != Ok(true));
+        for (ino, lock) in locks {
+            lost += usize::from(self.desk.assert_held(session.id, *ino, lock).is_err());
+        }
+        if last {
+            self.came_back(session.id);
+        }
+        if lost == 0 {
+            return Ok(());
+        }
+        tracing::warn!(session = %session.id, lost, "a client cannot get back all that it held");
+        Err(Errno::ESTALE)
+    }
+
+    /// Lets time pass: ends silent sessions, and the grace period.
+    pub(crate) fn tick(&self) {
+        let now = self.now();
+        let all: Vec<Arc<Session>> = self.table().all.values().cloned().collect();
+        for session in &all {
+            if session.expire(self.options.lease, now) == Sweep::Now {
+                self.sweep(session);
+            }
+        }
+        if self.table().grace.as_ref().is_some_and(|grace| now >= grace.ends) {
+            self.end_grace();
+        }
+    }
+
+    /// Whether grace still runs: how long in milliseconds, and for how many sessions.
+    pub(crate) fn grace(&self) -> Option<(u64, usize)> {
+        let table = self.table();
+        let grace = table.grace.as_ref()?;
+        Some((millis(grace.ends.saturating_sub(self.now())), grace.missing.len()))
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.table().all.len()
+    }
+
+    /// The first `max` sessions by id.
+    pub(crate) fn views(&self, max: usize) -> Vec<SessionView> {
+        let mut all: Vec<Arc<Session>> = self.table().all.values().cloned().collect();
+        all.sort_by_key(|session| session.id);
+        let now = self.now();
+        let view = |session: Arc<Session>| {
+            let pulse = session.pulse(now);
+            let (locks, lock_waiters) = self.desk.load(session.id);
+            SessionView {
+                id: session.id.to_string(),
+                host: session.about.host.clone(),
+                pid: session.about.pid,
+                mount_point: session.about.mount_point.clone(),
+                local: session.about.local,
+                phase: pulse.phase.word(),
+                connections: pulse.links,
+                silent_ms: millis(pulse.silent),
+                frames: pulse.frames,
+                locks,
+                lock_waiters,
+                holds: self.volume.holds_of(session.id),
+            }
+        };
+        all.into_iter().take(max).map(view).collect()
+    }
+
+    fn now(&self) -> Duration {
+        (self.options.clock)()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, session: &Arc<Session>, event: Event) {
+        if session.end(event) == Sweep::Now {
+            self.sweep(session);
+        }
+    }
+
+    /// Gives up what an ended session held. It is fenced before, and has no frame in hand.
+    fn sweep(&self, session: &Session) {
+        self.table().dead.insert(session.id);
+        self.desk.drop_session(session.id);
+        if let Err(errno) = self.volume.end_session(session.id) {
+            tracing::error!(session = %session.id, %errno, "the end of a session could not be stored");
+        }
+        self.table().all.remove(&session.id);
+        self.came_back(session.id);
+    }
+
+    /// Nobody waits for this session any more; grace ends with the last one.
+    fn came_back(&self, id: SessionId) {
+        let over = {
+            let mut table = self.table();
+            table.grace.as_mut().is_some_and(|grace| {
+                grace.missing.remove(&id);
+                grace.missing.is_empty()
+            })
+        };
+        if over {
+            self.end_grace();
+        }
+    }
+
+    fn end_grace(&self) {
+        let (grace, all): (_, Vec<Arc<Session>>) = {
+            let mut table = self.table();
+            (table.grace.take(), table.all.values().cloned().collect())
+        };
+        let Some(grace) = grace else { return };
+        tracing::info!(missing = grace.missing.len(), "grace period is over");
+        for session in &all {
+            self.end(session, Event::GraceOver);
+        }
+        self.desk.thaw();
+        self.volume.end_grace();
+    }
+}
+
+/// A frame of a session is being worked on: the session is not swept before this is dropped.
+pub(crate) struct InHand<'s> {
+    sessions: &'s Sessions,
+    session: &'s Arc<Session>,
+}
+
+impl InHand<'_> {
+    /// The session.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        self.session
+    }
+
+    /// The locks, for a request of this session.
+    pub(crate) fn desk(&self) -> &LockDesk {
+        &self.sessions.desk
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if self.session.leave(self.sessions.now()) == Sweep::Now {
+            self.sessions.sweep(self.session);
+        }
+    }
+}
+
+impl Refused {
+    fn dead() -> Self {
+        Self { reason: "this session has expired: mount anew".to_owned(), retry: false }
+    }
+
+    pub(crate) fn later(reason: &str) -> Self {
+        Self { reason: format!("{reason}: try again"), retry: true }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
