@@ -21,9 +21,13 @@ struct Queue {
 }
 
 impl Committer {
-    /// Bounded by what the sessions may have in flight.
+    /// Bounded by what the sessions may have in flight. After the stop it fails at once.
     pub(super) fn push(&self, done: Synced) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.stop {
+            drop(queue);
+            return done(Err(Errno::EIO));
+        }
         queue.waiting.push(done);
         self.wake.notify_one();
     }

@@ -68,7 +68,7 @@ impl VolumeOptions {
 /// durable; [`Volume::close`] makes all durable first.
 pub struct Volume {
     inner: Arc<Inner>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Inner {
@@ -105,7 +105,7 @@ impl Volume {
             collector: Collector::default(),
             latch: OnceLock::new(),
         });
-        let mut volume = Self { inner, threads: Vec::new() };
+        let volume = Self { inner, threads: Mutex::default() };
         volume.spawn("ringfs-commit", Inner::commit_loop)?;
         volume.spawn("ringfs-reap", Inner::reap_loop)?;
         if let Some(pause) = volume.inner.options.collect_every {
@@ -114,11 +114,11 @@ impl Volume {
         Ok(volume)
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce(&Inner) + Send + 'static) -> Result<(), Fault> {
+    fn spawn(&self, name: &str, body: impl FnOnce(&Inner) + Send + 'static) -> Result<(), Fault> {
         let inner = Arc::clone(&self.inner);
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || body(&inner));
         let refused = |source| StoreFault::Disk { action: "start a thread for", path: name.into(), source };
-        self.threads.push(spawned.map_err(refused)?);
+        self.threads().push(spawned.map_err(refused)?);
         Ok(())
     }
 
@@ -237,22 +237,44 @@ impl Volume {
         self.inner.reaper.wait_idle();
     }
 
-    /// Makes everything durable and stops the threads.
+    /// Counts a start of a server on this volume; the first one is 1. Durable when it returns.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub fn next_epoch(&self) -> Result<u64, Errno> {
+        let epoch = {
+            let _state = self.inner.write_state();
+            let mut txn = self.inner.store.begin();
+            let epoch = counters::next_epoch(&mut txn)?;
+            self.inner.commit(txn)?;
+            epoch
+        };
+        self.sync_wait()?;
+        Ok(epoch)
+    }
+
+    /// Makes everything durable and stops the threads: a [`Volume::sync`] after it fails. To be called when nothing is
+    /// applied any more.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn close(mut self) -> Result<(), Errno> {
+    pub fn close(&self) -> Result<(), Errno> {
         let synced = self.sync_wait();
         self.stop();
         synced?;
         self.inner.store.close().map_err(|fault| self.inner.fault(fault))
     }
 
-    fn stop(&mut self) {
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
         self.inner.committer.stop();
         self.inner.reaper.stop();
         self.inner.collector.stop();
-        for thread in self.threads.drain(..) {
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the volume ended in a panic");
             }

@@ -103,6 +103,17 @@ pub fn take_chunks(txn: &mut dyn Txn, count: u64) -> Result<ChunkId, StoreFault>
     Ok(first)
 }
 
+/// Counts one more start of a server; the first one is 1.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn next_epoch(txn: &mut dyn Txn) -> Result<u64, StoreFault> {
+    let last = number(txn, keys::EPOCH)?.unwrap_or(0);
+    let epoch = last.checked_add(1).ok_or_else(|| StoreFault::damaged(keys::EPOCH, "no number left"))?;
+    txn.put(keys::EPOCH, &epoch.to_le_bytes());
+    Ok(epoch)
+}
+
 fn number(view: &dyn View, key: &[u8]) -> Result<Option<u64>, StoreFault> {
     let Some(bytes) = view.get(key)? else { return Ok(None) };
     let bytes: [u8; 8] = bytes[..].try_into().map_err(|_| StoreFault::damaged(key, "not a number"))?;

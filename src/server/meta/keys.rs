@@ -8,6 +8,7 @@
 //! U                                 u64 inodes, u64 bytes                                   counters
 //! W i                               u64: next inode number                                  counters
 //! W c                               u64: next chunk number not yet reserved                 counters
+//! W e                               u64: starts of a server so far                          counters
 //! I ino:8                           u16 length, InodeFixed                                  inodes
 //! D parent:8 hash:7                 { u8 slot, u8 kind, u8 length, u64 ino, name }...       dirents
 //! X ino:8 name                      the value                                               attributes
@@ -34,6 +35,8 @@ pub const USAGE: &[u8] = b"U";
 pub const NEXT_INO: &[u8] = b"Wi";
 /// Of the next chunk number not yet reserved.
 pub const NEXT_CHUNK: &[u8] = b"Wc";
+/// Of the number of starts of a server.
+pub const EPOCH: &[u8] = b"We";
 
 /// The letters of the keys that hold one record per thing.
 pub mod letter {

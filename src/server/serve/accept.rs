@@ -109,7 +109,7 @@ fn accept_loop(core: &Arc<Core>, listener: &Listener, stopped: &UnixStream) {
                 tracing::warn!(%error, "a connection could not be accepted");
                 let pause = PollTimeout::try_from(ACCEPT_PAUSE).unwrap_or(PollTimeout::ZERO);
                 // Interrupted, the pause is shorter; the next failure makes another.
-                drop(poll(&mut [hang_up(stopped)], pause));
+                let _interrupted = poll(&mut [hang_up(stopped)], pause);
             }
         }
     }

@@ -18,7 +18,11 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err("unix: needs a path".to_owned()) } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() {
+                Err("unix: needs a path".to_owned())
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
         }
         if let Some(host) = text.strip_prefix("tcp://") {
             let port = host.rsplit_once(':').filter(|(name, _)| !name.is_empty());
@@ -49,7 +53,9 @@ mod tests {
         for good in ["unix:/run/x y.sock", "tcp://127.0.0.1:0", "tcp://[::1]:7440", "tcp://host:1"] {
             assert_eq!(good.parse::<Listen>().unwrap().to_string(), good);
         }
-        for bad in ["", "unix:", "tcp://", "tcp://host", "tcp://:7", "tcp://host:70000", "/run/x", "udp://h:1"] {
+        for bad in
+            ["", "unix:", "tcp://", "tcp://host", "tcp://:7", "tcp://host:70000", "/run/x", "udp://h:1"]
+        {
             assert!(bad.parse::<Listen>().is_err(), "{bad}");
         }
     }

@@ -4,6 +4,7 @@ use super::Core;
 use super::status::count;
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use crate::base::{Errno, SessionId};
+use crate::server::apply::Found;
 use crate::server::session::{Ask, InHand, LinkId, LockReply, Session};
 use crate::wire::{
     Answer, Frame, FrameKind, Header, LockRange, Outcome, Query, Reply, WireFault, answer, mutation, outcome,
@@ -11,6 +12,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What an established connection may do.
 pub(super) struct Member {
@@ -32,9 +34,9 @@ pub(super) enum Standing {
 }
 
 /// Longest answer to `ReadDir`; leaves room for the record around the last entry.
-const LISTING_BYTES_MAX: u32 = (FRAME_BODY_BYTES_MAX - 4096) as u32;
+const LISTING_BYTES_MAX: u32 = (2 << 20) - 4096;
 
-const _: () = assert!(FRAME_BODY_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(LISTING_BYTES_MAX as usize + 4096 <= FRAME_BODY_BYTES_MAX);
 
 /// Where the answer to one frame goes, and what it repeats of the frame.
 struct Answering {
@@ -88,7 +90,12 @@ impl Core {
     /// # Errors
     /// The frame breaks the protocol: it was answered with EPROTO if it can be answered at all, and the connection is to
     /// be closed.
-    pub(super) fn take(self: &Arc<Self>, member: &Member, frame: Frame, reply: Reply) -> Result<Next, WireFault> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        member: &Member,
+        frame: Frame,
+        reply: Reply,
+    ) -> Result<Next, WireFault> {
         count(&self.counters.frames, 1);
         count(&self.counters.bytes_in, frame.body.len() + frame.payload.len());
         let core = Arc::clone(self);
@@ -104,6 +111,7 @@ impl Core {
             return Err(fault);
         }
         match &member.standing {
+            _ if self.closed.load(Ordering::Acquire) => refuse(&frame, Errno::ENOTCONN, answering),
             Standing::Session { session, link } => match self.sessions.take(session, *link) {
                 Ok(in_hand) => self.work(&in_hand, &frame, answering),
                 Err(errno) => refuse(&frame, errno, answering),
@@ -178,7 +186,8 @@ impl Core {
     }
 
     fn ask(&self, session: SessionId, query: &Query<'_>, answering: Answering) {
-        let (body, payload) = self.volume.query(session, query);
+        let mut body = Vec::new();
+        let payload = Found::encode(&self.volume.query(session, query), &mut body);
         answering.frame(FrameKind::Answer, body, payload);
     }
 

@@ -144,7 +144,7 @@ impl Core {
                 version::NEWEST
             ))
         })?;
-        let volume = self.volume.id();
+        let volume = self.volume.store().superblock().uuid.clone();
         if !hello.volume.is_empty() && hello.volume != volume {
             return Err(no("this server serves another volume than before: mount anew".to_owned()));
         }

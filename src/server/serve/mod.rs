@@ -26,16 +26,14 @@ mod secret;
 mod socket;
 mod status;
 
-#[cfg(test)]
-mod tests;
-
 pub use address::Listen;
 pub use listen::ListenFault;
 pub use local::LocalPeer;
 pub use secret::Secret;
 
 use crate::base::Errno;
-use crate::server::session::{Clock, LockLimits, SessionOptions, Sessions, Volume};
+use crate::server::apply::Volume;
+use crate::server::session::{Clock, LockLimits, SessionOptions, Sessions};
 use crate::wire::hello::{Hello, Refusal, Welcome};
 use connection::Connections;
 use listen::Listening;
@@ -108,7 +106,10 @@ pub(crate) struct Core {
     counters: Counters,
     connections: Connections,
     started: Instant,
+    /// No new connections, sessions or frames by socket.
     stopping: AtomicBool,
+    /// No frames at all.
+    closed: AtomicBool,
 }
 
 /// A running server. [`Server::shutdown`] ends it in order; dropped without, it ends as a crash would.
@@ -123,10 +124,11 @@ impl Server {
     ///
     /// # Errors
     /// See [`ServeFault`].
-    pub fn open(volume: Arc<Volume>, options: ServeOptions) -> Result<Self, ServeFault> {
+    pub fn open(volume: Volume, options: ServeOptions) -> Result<Self, ServeFault> {
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
             return Err(ServeFault::Lease { ms: options.lease.as_millis() });
         }
+        let volume = Arc::new(volume);
         let epoch = volume.next_epoch().map_err(ServeFault::Store)?;
         let sessions =
             Sessions::open(Arc::clone(&volume), options.session_options()).map_err(ServeFault::Store)?;
@@ -138,6 +140,7 @@ impl Server {
             connections: Connections::new(options.connections_max),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             options,
         });
         let ticker = Ticker::start(&core)?;
@@ -176,8 +179,9 @@ impl Server {
         self.core.sessions.tick();
     }
 
-    /// Ends the server: accepts nobody, finishes the frames in hand, makes all durable. Sessions stay known, so that
-    /// their clients can come back to the next server on this store. Later calls do nothing.
+    /// Ends the server: accepts nobody, finishes the frames in hand, makes all durable, closes the volume. Sessions stay
+    /// known, so that their clients can come back to the next server on this store; the one in this process should have
+    /// been dropped before. Later calls do nothing.
     ///
     /// # Errors
     /// The disk refused: what was not synced may be lost.
@@ -191,7 +195,9 @@ impl Server {
         if !self.core.connections.finish(FINISH_WAIT) {
             tracing::warn!("some connections did not end in time and are cut");
         }
-        self.core.volume.sync_wait().map_err(ServeFault::Store)
+        self.core.closed.store(true, Ordering::Release);
+        self.core.sessions.wait_idle(FINISH_WAIT);
+        self.core.volume.close().map_err(ServeFault::Store)
     }
 }
 

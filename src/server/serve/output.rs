@@ -4,7 +4,7 @@
 //! Two bounds: above [`ROOM_BYTES`] the reader takes no more frames, so a client that asks without taking answers slows
 //! itself down; above [`QUEUE_BYTES_MAX`], which only answers of other threads can reach then, the connection is closed.
 
-use super::socket::Socket;
+use super::socket::{STALL, Socket};
 use crate::wire::Frame;
 use crate::wire::frame::HEADER_BYTES;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Answers waiting to be sent before no more frames are taken: two of the largest.
 const ROOM_BYTES: usize = 8 << 20;
@@ -22,9 +22,6 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// Answers waiting to be sent at most: also small ones take memory.
 const QUEUE_FRAMES_MAX: usize = 16_384;
-
-/// A peer that takes nothing for so long is gone.
-const STALL: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub(super) struct Output {
@@ -104,7 +101,12 @@ impl Output {
         state.queue.push_back(piece);
         if state.bytes > QUEUE_BYTES_MAX || state.queue.len() > QUEUE_FRAMES_MAX {
             let (bytes, frames) = (state.bytes, state.queue.len());
-            tracing::warn!(peer = self.socket.peer(), bytes, frames, "peer does not take its answers: closed");
+            tracing::warn!(
+                peer = self.socket.peer(),
+                bytes,
+                frames,
+                "peer does not take its answers: closed"
+            );
             self.close_locked(&mut state);
         }
         self.changed.notify_all();

@@ -4,7 +4,7 @@ use ring::hmac;
 use std::fmt;
 
 /// Fewest bytes of a secret.
-pub const SECRET_BYTES_MIN: usize = 16;
+const SECRET_BYTES_MIN: usize = 16;
 
 /// What client and server both know. Never printed.
 #[derive(Clone)]
@@ -25,7 +25,9 @@ impl Secret {
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < SECRET_BYTES_MIN {
             let count = bytes.len();
-            return Err(format!("the secret has {count} bytes; give at least {SECRET_BYTES_MIN} random ones"));
+            return Err(format!(
+                "the secret has {count} bytes; give at least {SECRET_BYTES_MIN} random ones"
+            ));
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }

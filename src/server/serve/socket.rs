@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+/// A peer that takes nothing of what it is sent for so long is gone.
+pub(super) const STALL: Duration = Duration::from_secs(30);
+
 /// A connection. Reading and sending are independent, so a shared reference serves both.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -27,18 +30,25 @@ impl Socket {
         match family {
             Family::Tcp => {
                 let stream = TcpStream::from(fd);
+                stream.set_write_timeout(Some(STALL))?;
                 // Answers are small and waited for.
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            Family::Unix => Ok(Self::Unix(UnixStream::from(fd))),
+            Family::Unix => {
+                let stream = UnixStream::from(fd);
+                stream.set_write_timeout(Some(STALL))?;
+                Ok(Self::Unix(stream))
+            }
         }
     }
 
     /// The peer, for the log.
     pub(super) fn peer(&self) -> String {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| format!("tcp://{a}")),
+            Self::Tcp(stream) => {
+                stream.peer_addr().map_or_else(|_| "tcp".to_owned(), |a| format!("tcp://{a}"))
+            }
             Self::Unix(stream) => {
                 let pid = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials);
                 pid.map_or_else(|_| "unix".to_owned(), |peer| format!("unix pid {}", peer.pid()))
@@ -64,7 +74,7 @@ impl Socket {
         drop(ended);
     }
 
-    /// Sends what fits. With `wait` it blocks until something does.
+    /// Sends what fits. With `wait` it blocks until something does, or [`STALL`] is over.
     pub(super) fn send(&self, pieces: &[IoSlice<'_>], wait: bool) -> io::Result<usize> {
         let mut flags = MsgFlags::MSG_NOSIGNAL;
         if !wait {

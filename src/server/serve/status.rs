@@ -34,10 +34,10 @@ impl Core {
         let counters = &self.counters;
         let (locks, lock_waiters) = self.sessions.desk.total();
         let grace = self.sessions.grace();
-        let volume: String = self.volume.id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let usage = self.volume.usage().ok();
         json!({
             "program": env!("CARGO_PKG_VERSION"),
-            "volume": volume,
+            "volume": self.volume.store().superblock().uuid_text(),
             "epoch": self.epoch,
             "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "lease_ms": self.lease_ms(),
@@ -49,6 +49,8 @@ impl Core {
             "connections": self.connections.count(),
             "locks": locks,
             "lock_waiters": lock_waiters,
+            "usage": usage.map(|usage| json!({ "inodes": usage.inodes, "bytes": usage.bytes })),
+            "fault": self.volume.latched(),
             "frames": get(&counters.frames),
             "answers": get(&counters.answers),
             "bytes_in": get(&counters.bytes_in),

@@ -8,7 +8,7 @@
 //! Absent on purpose: sockets, frames, results of mutations (they are stored with the mutation, see `apply`), leases of
 //! clients on directories and files.
 //!
-//! [`Volume::end_session`]: crate::server::apply::Volume
+//! [`Volume::end_session`]: crate::server::apply::Volume::end_session
 #![forbid(unsafe_code)]
 
 pub mod locks;
@@ -18,15 +18,10 @@ mod phase;
 mod record;
 mod state;
 pub mod table;
-mod volume;
 
-#[cfg(test)]
-mod tests;
-
+pub(crate) use desk::{Ask, LockReply};
 pub use locks::LockLimits;
 pub use record::About;
-pub use table::{Clock, SessionOptions, SessionView};
-pub(crate) use desk::{Ask, LockReply};
 pub(crate) use state::{Closer, LinkId, Session};
 pub(crate) use table::{Claim, Entry, InHand, Sessions};
-pub use volume::{Files, Synced, Volume};
+pub use table::{Clock, SessionOptions, SessionView};

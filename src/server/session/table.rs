@@ -5,8 +5,8 @@ use super::locks::LockLimits;
 use super::phase::{Event, Phase};
 use super::record::About;
 use super::state::{Closer, LinkId, Session, Sweep};
-use super::volume::Volume;
 use crate::base::{Errno, Ino, SessionId};
+use crate::server::apply::Volume;
 use crate::wire::LockRequest;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -201,7 +201,13 @@ impl Sessions {
     }
 
     /// Makes a session and stores its record.
-    fn found(&self, table: &mut Table, id: SessionId, about: About, now: Duration) -> Result<Arc<Session>, Refused> {
+    fn found(
+        &self,
+        table: &mut Table,
+        id: SessionId,
+        about: About,
+        now: Duration,
+    ) -> Result<Arc<Session>, Refused> {
         if table.all.len() >= SESSIONS_MAX {
             return Err(Refused::later("the server has as many clients as it can have"));
         }
@@ -290,6 +296,16 @@ impl Sessions {
         let table = self.table();
         let grace = table.grace.as_ref()?;
         Some((millis(grace.ends.saturating_sub(self.now())), grace.missing.len()))
+    }
+
+    /// Waits until no frame is in hand, at most `limit` for each session.
+    pub(crate) fn wait_idle(&self, limit: Duration) {
+        let all: Vec<Arc<Session>> = self.table().all.values().cloned().collect();
+        for session in all {
+            if !session.wait_idle(limit) {
+                tracing::warn!(session = %session.id, "a frame is still being worked on");
+            }
+        }
     }
 
     /// How many sessions there are.

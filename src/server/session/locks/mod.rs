@@ -248,26 +248,14 @@ impl LockTable {
     }
 
     /// An owner closed the file: its record locks on it end.
-    pub(crate) fn unlock_owner(
-        &mut self,
-        session: SessionId,
-        ino: Ino,
-        owner: u64,
-        wakes: &mut Vec<Wake>,
-    ) {
+    pub(crate) fn unlock_owner(&mut self, session: SessionId, ino: Ino, owner: u64, wakes: &mut Vec<Wake>) {
         let holder = Holder { session, owner: LockOwner::Record(owner) };
         self.keep(ino, &holder, |_| false);
         self.serve(ino, wakes);
     }
 
     /// The last descriptor of a handle was closed: what was locked through it ends.
-    pub(crate) fn unlock_handle(
-        &mut self,
-        session: SessionId,
-        ino: Ino,
-        handle: u64,
-        wakes: &mut Vec<Wake>,
-    ) {
+    pub(crate) fn unlock_handle(&mut self, session: SessionId, ino: Ino, handle: u64, wakes: &mut Vec<Wake>) {
         let Some(file) = self.files.get(&ino) else { return };
         let holders: Vec<Holder> = file.held.keys().filter(|h| h.session == session).copied().collect();
         for holder in holders {
