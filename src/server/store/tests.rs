@@ -249,3 +249,68 @@ fn collecting_under_writes_loses_nothing() {
     assert!(deleted > 10, "{deleted}");
     assert!(store.chunks().disk_bytes().unwrap() < 100 * 900 * SLOTS);
 }
+
+/// A small file system of its own, so that it can really be full.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` for those who may not mount.
+    fn new() -> Option<Self> {
+        use nix::mount::{MsFlags, mount};
+        let dir = tempfile::tempdir().unwrap();
+        let (kind, options) = (Some("tmpfs"), Some("size=64m"));
+        mount(None::<&str>, dir.path(), kind, MsFlags::empty(), options).ok()?;
+        Some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_really_full_disk_refuses_growth_keeps_what_is_there_and_recovers_after_removing() {
+    let Some(disk) = SmallDisk::new() else { return };
+    let folder = disk.0.path().join("store");
+    let store = open(&folder).unwrap();
+    let piece = |n: u64| vec![u8::try_from(n).unwrap(); 1 << 20];
+    let mut stored = 0;
+    let refused = loop {
+        match store.append(FILE, &piece(stored)) {
+            Ok(appended) => {
+                let mut txn = store.begin();
+                enter(&mut txn, &appended, stored << 20);
+                txn.commit().unwrap();
+                stored += 1;
+            }
+            Err(fault) => break fault,
+        }
+        assert!(stored < 64, "64 MiB hold more than 64 MiB");
+    };
+    assert_eq!(refused.errno(), crate::base::Errno::ENOSPC);
+    fs::write(disk.0.path().join("other"), vec![0; 2 << 20]).unwrap();
+    assert_eq!(store.append(FILE, &piece(0)).unwrap_err().errno(), crate::base::Errno::ENOSPC);
+    assert_eq!(store.check_room(), Err(crate::base::Errno::ENOSPC));
+    for n in 0..stored {
+        assert_eq!(read(&store, n << 20, 1 << 20), piece(n), "{n}");
+    }
+    let full = matches!(open(&disk.0.path().join("second")), Err(OpenFault::NoSpace { .. }));
+    assert!(full, "a new store on a full disk");
+
+    let mut txn = store.begin();
+    extents::punch(&mut txn, FILE, 0..u64::MAX).unwrap();
+    txn.commit().unwrap();
+    store.chunks().seal();
+    // The newest segment stays; on a disk this small it may be the only one, so a file of somebody else goes, too.
+    fs::remove_file(disk.0.path().join("other")).unwrap();
+    let mut collector = Collector::new(Duration::ZERO);
+    let writer = Mutex::new(());
+    store.append(FILE, b"a new segment").unwrap();
+    assert!((0..2).map(|now| collect(&mut collector, &store, now, &writer).deleted).sum::<usize>() > 0);
+    assert_eq!(store.check_room(), Ok(()));
+    for n in 1..stored {
+        store.append(FILE, &piece(n)).unwrap();
+    }
+}
