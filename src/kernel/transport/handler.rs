@@ -100,7 +100,7 @@ pub struct Negotiated {
     pub max_write: u32,
     /// Largest readahead, in bytes.
     pub max_readahead: u32,
-    /// The transport. It can still become [`Kind::Blocking`] if the kernel refuses the queues after INIT.
+    /// The transport. It can still become [`Kind::Ring`] or [`Kind::Blocking`] if the kernel refuses the queues after INIT.
     pub kind: Kind,
     /// [`Call::thread`] is always below this number.
     pub threads: usize,
