@@ -44,6 +44,7 @@ use running::Shared;
 use session::Session;
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ pub struct Options {
     pub forget_pause: Duration,
     /// Number of the connection (the minor part of the mount's `st_dev`), for [`Running::abort`] on kernels before 6.17.
     pub connection: Option<u32>,
+    /// Where it is mounted, for [`Running::abort`] where `/sys/fs/fuse/connections` is not mounted.
+    pub mount_point: Option<PathBuf>,
     /// For tests of the fallback: tells the kernel that payloads have this size, so that it refuses them.
     #[doc(hidden)]
     pub claim_payload_bytes: Option<usize>,
@@ -119,6 +122,7 @@ impl Default for Options {
             queue_depth: QUEUE_DEPTH,
             forget_pause: FORGET_PAUSE,
             connection: None,
+            mount_point: None,
             claim_payload_bytes: None,
         }
     }
@@ -151,7 +155,7 @@ pub fn serve(
     channel.set_nonblocking(false).map_err(TransportFault::errno("cannot set flags of the FUSE device"))?;
     let session = Session::read(&channel)?;
     let wanted = handler.init(&session.offered);
-    let shared = Arc::new(Shared::new(handler, counters, connection));
+    let shared = Arc::new(Shared::new(handler, counters, connection, options.mount_point.clone()));
     let result = Start { channel, session, wanted, shared: shared.clone(), options }.start();
     // The starter's own share: from here on the mount may end.
     shared.leave();

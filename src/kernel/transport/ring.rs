@@ -47,16 +47,14 @@ pub(super) struct RingWorker {
     buffers: [MmapMut; 2],
     /// The kernel does not wait for a request in READ: each READ is linked behind a POLL.
     poll_first: bool,
+    /// READs in a row that came back with EAGAIN.
+    empty_reads: u32,
     /// The buffer whose reply is in flight, if any.
     writing: Option<usize>,
 }
 
-/// What one turn of the loop has seen.
-#[derive(Default)]
-struct Seen {
-    read: Option<i32>,
-    polled: Option<i32>,
-}
+/// Where READ waits for a request, EAGAIN means that another thread was faster; this often in a row, that it does not wait.
+const EMPTY_READS_MAX: u32 = 4;
 
 impl RingWorker {
     pub(super) fn new(
@@ -67,7 +65,7 @@ impl RingWorker {
         let ring = build()?;
         ring.submitter().register_files(&[channel.raw()])?;
         let buffers = [MmapMut::map_anon(message_bytes)?, MmapMut::map_anon(message_bytes)?];
-        Ok(Self { ring, channel, dispatcher, buffers, poll_first: false, writing: None })
+        Ok(Self { ring, channel, dispatcher, buffers, poll_first: false, empty_reads: 0, writing: None })
     }
 
     /// Serves until the mount ends, and says how it ended.
@@ -75,16 +73,13 @@ impl RingWorker {
         let mut reading = 0;
         self.push_read(reading);
         loop {
-            let seen = match self.turn() {
-                Ok(seen) => seen,
+            let result = match self.turn() {
+                Ok(result) => result,
                 Err(error) => return End::Failed(format!("io_uring_enter: {error}")),
-            };
-            let Some(result) = seen.read else {
-                // The POLL in front failed, and with it the linked READ is to come; or nothing but a WRITE came.
-                continue;
             };
             match result {
                 0.. => {
+                    self.empty_reads = 0;
                     let bytes = usize::try_from(result).unwrap_or(0);
                     let memory = &mut self.buffers[reading];
                     let message = self.dispatcher.dispatch_message(memory, bytes, &self.channel);
@@ -96,7 +91,10 @@ impl RingWorker {
                 _ => match -result {
                     libc::ENODEV => return End::Unmounted,
                     libc::ECONNABORTED => return End::Aborted,
-                    libc::EAGAIN => self.poll_first = true,
+                    libc::EAGAIN => {
+                        self.empty_reads += 1;
+                        self.poll_first |= self.empty_reads >= EMPTY_READS_MAX;
+                    }
                     // A withdrawn request, a signal, or a POLL that failed with its READ.
                     libc::ENOENT | libc::EINTR | libc::ECANCELED => {}
                     errno => {
@@ -109,12 +107,17 @@ impl RingWorker {
         }
     }
 
-    /// Submits what is queued and waits for the READ, and for a WRITE that was queued with it: its buffer is needed
-    /// next. Nearly always both are done when the call returns, so this is one call per request.
-    fn turn(&mut self) -> io::Result<Seen> {
-        let mut seen = Seen::default();
+    /// Submits what is queued and waits for the READ, whose result it returns, and for a WRITE that was queued with
+    /// it: its buffer is needed next. Nearly always all is done when the call returns, so this is one call per request.
+    fn turn(&mut self) -> io::Result<i32> {
+        let mut read = None;
+        let mut polling = self.poll_first;
         loop {
-            let wait = 1 + usize::from(self.writing.is_some());
+            let wait =
+                usize::from(read.is_none()) + usize::from(polling) + usize::from(self.writing.is_some());
+            if wait == 0 {
+                return Ok(read.unwrap_or(-libc::EAGAIN));
+            }
             self.dispatcher.counters.entered();
             match self.ring.submit_and_wait(wait) {
                 Ok(_) => {}
@@ -124,8 +127,8 @@ impl RingWorker {
             }
             for completion in self.ring.completion() {
                 match completion.user_data() {
-                    READ => seen.read = Some(completion.result()),
-                    POLL => seen.polled = Some(completion.result()),
+                    READ => read = Some(completion.result()),
+                    POLL => polling = false,
                     _ => {
                         self.writing = None;
                         if completion.result() < 0 {
@@ -133,9 +136,6 @@ impl RingWorker {
                         }
                     }
                 }
-            }
-            if seen.read.is_some() && self.writing.is_none() {
-                return Ok(seen);
             }
         }
     }

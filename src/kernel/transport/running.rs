@@ -7,6 +7,7 @@ use super::notify::Notifier;
 use super::uring::Owner;
 use super::{Kind, connection};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The kernel's number of the connection, where it is known.
     connection: Option<u32>,
+    mount_point: Option<PathBuf>,
 }
 
 impl Shared {
@@ -42,6 +44,7 @@ impl Shared {
         handler: Arc<dyn Handler>,
         counters: Arc<SharedCounters>,
         connection: Option<u32>,
+        mount_point: Option<PathBuf>,
     ) -> Self {
         Self {
             handler,
@@ -54,6 +57,7 @@ impl Shared {
             alive: AtomicUsize::new(1),
             threads: Mutex::default(),
             connection,
+            mount_point,
         }
     }
 
@@ -133,7 +137,7 @@ impl Shared {
 
     /// Cuts the connection.
     pub(super) fn abort(&self) -> std::io::Result<()> {
-        connection::abort(self.connection.ok_or(std::io::ErrorKind::NotFound)?)
+        connection::abort(self.connection, self.mount_point.as_deref())
     }
 
     /// One thread less; the last one tells the handler. The queues' memory goes with the last token.
@@ -213,7 +217,7 @@ impl Running {
     /// # Errors
     /// What the system says: `EACCES` to who is neither root nor the mount's owner; `NotFound` if the number of the
     /// connection cannot be known (before Linux 6.17 it must be given in the options) or `/sys/fs/fuse/connections`
-    /// is not mounted.
+    /// is not mounted, and the options do not say where the mount is.
     pub fn abort(&self) -> std::io::Result<()> {
         self.shared.abort()
     }

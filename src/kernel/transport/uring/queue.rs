@@ -170,7 +170,7 @@ impl Desk {
     ) -> bool {
         let mut woken = false;
         completions.sync();
-        for completion in completions {
+        for completion in completions.by_ref() {
             if completion.user_data() == EVENT {
                 woken = true;
                 continue;
@@ -182,6 +182,8 @@ impl Desk {
             let pushed = unsafe { submissions.push(&commit) };
             assert!(pushed.is_ok(), "a ring has room for each of its entries");
         }
+        // Tells the kernel what was taken: it would take the rest for what the next wait waits for.
+        completions.sync();
         woken
     }
 

@@ -1,0 +1,7 @@
+//! Real mounts: the same scripts over every transport.
+
+mod counting;
+mod ends;
+mod memory;
+mod mounted;
+mod scripts;
