@@ -5,6 +5,7 @@
 //! it is ready, and the shell gets its exit code.
 
 use super::fail::Failure;
+use super::print;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -41,12 +42,12 @@ pub(super) fn start_and_wait(args: &[OsString]) -> Result<ExitCode, Failure> {
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start the daemon: {error}")))?;
     let output = child.stdout.take().map(BufReader::new);
-    let line = output.and_then(|mut output| {
-        let mut line = String::new();
-        output.read_line(&mut line).ok().map(|_| line)
-    });
-    if line.as_deref().map(str::trim_end) == Some(READY) {
-        return Ok(ExitCode::SUCCESS);
+    for line in output.into_iter().flat_map(BufRead::lines) {
+        match line {
+            Ok(line) if line == READY => return Ok(ExitCode::SUCCESS),
+            Ok(line) => print::text(&format!("{line}\n"))?,
+            Err(_) => break,
+        }
     }
     let status = child.wait().map_err(|error| Failure::new(format!("lost the daemon: {error}")))?;
     match (status.code(), status.signal()) {

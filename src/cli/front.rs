@@ -2,12 +2,20 @@
 
 use super::args::MountArgs;
 use super::fail::Failure;
-use crate::kernel::abi::InitFlags;
+use super::own_server::OwnServer;
+use super::print;
+use super::server_address;
+use crate::base::Errno;
+use crate::client::link::{LinkOptions, Target};
+use crate::client::mount::Mount;
+use crate::client::ops;
+use crate::client::serve::{self, Serve};
 use crate::kernel::null::{Null, NullOptions};
 use crate::kernel::transport::Handler;
 use serde_json::{Map, Value};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The source that remembers nothing.
@@ -17,7 +25,15 @@ const NULL: &str = "null:";
 pub(super) struct Front {
     /// As the mount table shows it.
     pub(super) source: String,
+    /// The server takes no changes.
+    pub(super) read_only: bool,
     handler: Arc<dyn Handler>,
+    /// Absent for `null:`.
+    client: Option<Arc<Mount>>,
+    /// Only with a directory as source; taken when it ends.
+    server: Mutex<Option<OwnServer>>,
+    /// The volume's name as people write it.
+    volume: Option<String>,
 }
 
 impl Front {
@@ -26,28 +42,92 @@ impl Front {
     /// # Errors
     /// One line that names the remedy.
     pub(super) fn open(args: &MountArgs, point: &Path) -> Result<Self, Failure> {
-        let _ = point;
         if args.source == NULL {
-            let options = if args.bare {
-                NullOptions::BARE
-            } else {
-                NullOptions { flags: InitFlags::NONE, open_flags: 0 }
-            };
-            return Ok(Self { source: NULL.into(), handler: Arc::new(Null::new(options)) });
+            return Ok(Self::null(args.bare));
         }
-        Err(Failure::new("not yet"))
+        if args.bare {
+            return Err(Failure::usage("--bare is for the source null: alone"));
+        }
+        let mut options = LinkOptions::new(&point.display().to_string()).map_err(Failure::new)?;
+        if server_address::is_address(&args.source) {
+            let target = server_address::parse(&args.source)?;
+            options.secret = server_address::optional_secret(args.times.secret_file.as_deref())?;
+            return Self::connected(target.to_string(), target, options, None);
+        }
+        if args.source.contains(':') && !args.source.contains('/') {
+            return Err(Failure::usage(format!(
+                "source {}: use a directory (with a slash in it), unix:PATH, tcp://HOST:PORT or null:",
+                args.source
+            )));
+        }
+        let folder = server_address::settled(Path::new(&args.source))?;
+        if point.starts_with(&folder) {
+            let (folder, point) = (folder.display(), point.display());
+            return Err(Failure::usage(format!(
+                "{point} is the store {folder} or inside it; mount it elsewhere"
+            )));
+        }
+        let server = OwnServer::open(&folder, &args.times)?;
+        let target = server.local(&options)?;
+        Self::connected(folder.display().to_string(), target, options, Some(server))
+    }
+
+    fn null(bare: bool) -> Self {
+        // The flags of a real mount on a kernel that has them all: what is measured is what is used.
+        let real = NullOptions { flags: serve::features(), open_flags: ops::open_mode(true) };
+        let options = if bare { NullOptions::BARE } else { real };
+        Self {
+            source: NULL.into(),
+            read_only: false,
+            handler: Arc::new(Null::new(options)),
+            client: None,
+            server: Mutex::new(None),
+            volume: None,
+        }
+    }
+
+    fn connected(
+        source: String,
+        target: Target,
+        options: LinkOptions,
+        server: Option<OwnServer>,
+    ) -> Result<Self, Failure> {
+        let (mount, welcome) = Mount::open(target, options).map_err(Failure::new)?;
+        Ok(Self {
+            source,
+            read_only: welcome.read_only,
+            handler: Arc::new(Serve::new(Arc::clone(&mount))),
+            client: Some(mount),
+            server: Mutex::new(server),
+            volume: Some(print::uuid(&welcome.volume)),
+        })
     }
 
     /// What the transport calls.
-    #[must_use]
     pub(super) fn handler(&self) -> Arc<dyn Handler> {
         Arc::clone(&self.handler)
     }
 
     /// Fields for `ringfs status`; from memory.
-    #[must_use]
     pub(super) fn status(&self) -> Map<String, Value> {
-        Map::new()
+        let mut fields = Map::new();
+        if let Some(client) = &self.client {
+            let mut status = serde_json::to_value(client.status()).unwrap_or(Value::Null);
+            let mut link =
+                status.as_object_mut().and_then(|fields| fields.remove("link")).unwrap_or_default();
+            if let Some(link) = link.as_object_mut() {
+                link.insert("volume".into(), self.volume.clone().into());
+            }
+            fields.insert("client".into(), status);
+            fields.insert("link".into(), link);
+        }
+        // Whoever closes the server holds this for long.
+        if let Ok(server) = self.server.try_lock()
+            && let Some(server) = &*server
+        {
+            fields.insert("server".into(), server.status());
+        }
+        fields
     }
 
     /// Everything durable that was answered before; gives up after `patience`.
@@ -55,8 +135,20 @@ impl Front {
     /// # Errors
     /// One line.
     pub(super) fn flush(&self, patience: Duration) -> Result<(), String> {
-        let _ = patience;
-        Ok(())
+        let Some(client) = &self.client else { return Ok(()) };
+        let (tell, told) = channel();
+        // Nobody listens any more when it comes too late.
+        client.flush(move |result| {
+            let _ = tell.send(result);
+        });
+        match told.recv_timeout(patience) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errno)) => Err(format!("the server answered {errno}")),
+            Err(_) if client.status().link.connected => {
+                Err(format!("the server was not done within {} s", patience.as_secs()))
+            }
+            Err(_) => Err(format!("the server is away: {}", client.status().link.fault.unwrap_or_default())),
+        }
     }
 
     /// The mount is gone: flushes and leaves. Later calls do nothing.
@@ -64,8 +156,13 @@ impl Front {
     /// # Errors
     /// What could not be made durable.
     pub(super) fn close(&self, patience: Duration) -> Result<(), String> {
-        let _ = patience;
-        Ok(())
+        let left = match self.client.as_ref().map_or(Ok(()), |client| client.leave(patience)) {
+            // The kernel's own end of the mount has left already; a server that is away has told nothing.
+            Err(Errno::ETIMEDOUT) => Err("the server is away".to_owned()),
+            other => other.map_err(|errno| format!("the server answered {errno}")),
+        };
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        left.and(server.map_or(Ok(()), OwnServer::close))
     }
 
     /// Closes a source that could not be mounted, and makes a failure of the reason.

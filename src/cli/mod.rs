@@ -31,9 +31,13 @@ mod mountinfo;
 
 mod options;
 
+mod own_server;
+
 mod print;
 
 mod procs;
+
+mod serve;
 
 mod server_address;
 
@@ -76,7 +80,8 @@ fn run(cli: Cli, line: &[OsString]) -> Result<ExitCode, Failure> {
         Command::Info(args) => done(info::run(&args)),
         Command::Doctor(args) => doctor::run(&args).map(Into::into),
         Command::Bench(args) => done(bench::run(&args)),
-        Command::Serve(_) | Command::Fsck(_) => Err(Failure::new("not yet")),
+        Command::Serve(args) => serve::run(&args, line),
+        Command::Fsck(_) => Err(Failure::new("not yet")),
     }
 }
 

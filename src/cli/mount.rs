@@ -14,6 +14,7 @@ use super::{options, target, umount};
 use crate::control::{Ask, ControlServer, Subject, place};
 use crate::kernel::transport::mount::descriptor_of;
 use crate::kernel::transport::{self, Choice, End, Kind, Monitor, MountOptions, Running};
+use nix::mount::MsFlags;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ pub(super) fn run(args: MountArgs, line: &[OsString]) -> Result<ExitCode, Failur
     let front = Front::open(&args, &point)?;
     kernel.source.clone_from(&front.source);
     kernel.default_permissions = !args.bare;
+    kernel.flags.set(MsFlags::MS_RDONLY, front.read_only || kernel.flags.contains(MsFlags::MS_RDONLY));
     if daemon::is_child() {
         daemon::leave_terminal();
     }

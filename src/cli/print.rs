@@ -42,9 +42,28 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// The name of a volume, grouped as a UUID.
+#[must_use]
+pub(super) fn uuid(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, uuid};
+
+    #[test]
+    fn a_volume_is_named_like_a_uuid() {
+        assert_eq!(uuid(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
+        assert_eq!(uuid(&[]), "");
+    }
 
     #[test]
     fn bytes_are_told_in_the_unit_that_fits() {

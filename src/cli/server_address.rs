@@ -1,6 +1,7 @@
 //! Where a server is (`unix:PATH`, `tcp://HOST:PORT`), the secret it wants, and asking it for its status.
 
 use super::fail::Failure;
+use super::print;
 use crate::base::Errno;
 use crate::client::link::{Link, LinkOptions, Secret, Target};
 use crate::wire::{Answer, Query};
@@ -58,6 +59,14 @@ pub(super) fn parse(word: &str) -> Result<Target, Failure> {
 /// # Errors
 /// The file cannot be read, is too short or too long, or others may read it.
 pub(super) fn read_secret(path: &Path) -> Result<Secret, Failure> {
+    read_secret_bytes(path).map(|bytes| Secret::new(&bytes))
+}
+
+/// See [`read_secret`].
+///
+/// # Errors
+/// See [`read_secret`].
+pub(super) fn read_secret_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     let shown = path.display();
     let failed =
         |error: std::io::Error| Failure::new(format!("cannot read the secret file {shown}: {error}"));
@@ -78,7 +87,7 @@ pub(super) fn read_secret(path: &Path) -> Result<Secret, Failure> {
              `(umask 077; head -c 32 /dev/urandom | base64 > {shown})`"
         )));
     }
-    Ok(Secret::new(secret))
+    Ok(secret.to_vec())
 }
 
 /// The secret of an optional file.
@@ -119,8 +128,12 @@ pub(super) fn status(address: &str, secret: Option<&Path>) -> Result<Value, Fail
     };
     let server: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::new(format!("{address} sent a status that is not JSON: {error}")))?;
-    let volume: String = welcome.volume.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({ "address": address, "program": welcome.program, "volume": volume, "server": server }))
+    Ok(json!({
+        "address": address,
+        "program": welcome.program,
+        "volume": print::uuid(&welcome.volume),
+        "server": server,
+    }))
 }
 
 /// A path that stays right after the daemon has left the current directory.

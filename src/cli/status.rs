@@ -96,12 +96,26 @@ fn no_answer(mount: &Mount, fault: &ControlFault) -> Failure {
     Failure::new(format!("{point}: {fault}; {remedy}"))
 }
 
+/// Parts of a mount's status, in the order in which a person looks for the cause of something.
+const SHOWN_FIRST: [&str; 8] =
+    ["error", "mount", "transport", "link", "client", "requests", "system_calls", "daemon"];
+
 fn show(as_json: bool, status: &Value, title: &str) -> Result<(), Failure> {
     if as_json {
         return print::json(status);
     }
     let mut text = format!("{title}\n");
-    tree(&mut text, status, 1);
+    // What a person asks first comes first; JSON has no order.
+    for part in SHOWN_FIRST {
+        if let Some(value) = status.get(part) {
+            tree(&mut text, &json!({ part: value }), 1);
+        }
+    }
+    let mut rest = status.clone();
+    if let Some(fields) = rest.as_object_mut() {
+        fields.retain(|name, _| !SHOWN_FIRST.contains(&name.as_str()));
+    }
+    tree(&mut text, &rest, 1);
     print::text(&text)
 }
 
@@ -126,7 +140,7 @@ pub(super) fn tree(text: &mut String, value: &Value, depth: usize) {
             }
             scalar => {
                 let shown = scalar_text(name, scalar);
-                let width = 26_usize.saturating_sub(depth * 2);
+                let width = 28_usize.saturating_sub(depth * 2);
                 text.push_str(&format!("{:indent$}{label:<width$} {shown}\n", "", indent = depth * 2));
             }
         }

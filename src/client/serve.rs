@@ -39,6 +39,12 @@ const FEATURES: InitFlags = InitFlags::POSIX_LOCKS
     .with(InitFlags::READDIRPLUS_AUTO)
     .with(InitFlags::DIRECT_IO_ALLOW_MMAP);
 
+/// All optional features a mount asks for: what the null source asks for too, to be comparable.
+#[must_use]
+pub fn features() -> InitFlags {
+    Wanted::default().flags.with(FEATURES)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Serve {
