@@ -19,6 +19,8 @@ mod flush;
 
 mod front;
 
+mod fsck;
+
 mod helper;
 
 mod info;
@@ -81,7 +83,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(&args).map(Into::into),
         Command::Bench(args) => done(bench::run(&args)),
         Command::Serve(args) => serve::run(&args, line),
-        Command::Fsck(_) => Err(Failure::new("not yet")),
+        Command::Fsck(args) => fsck::run(&args).map(Into::into),
     }
 }
 

@@ -76,7 +76,7 @@ fn without_the_module_parameter_the_fallback_works_and_names_the_remedy() {
     if !host.set(PARAMETER, "N") {
         return;
     }
-    falls_back(PARAMETER);
+    falls_back("ring", PARAMETER);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn with_io_uring_disabled_the_fallback_works_and_names_the_remedy() {
     if !host.set(SYSCTL, "2") {
         return;
     }
-    falls_back("kernel.io_uring_disabled=0");
+    falls_back("blocking", "kernel.io_uring_disabled=0");
     let doctor = ringfs(&["doctor"]);
     assert!(doctor.out.contains("WARN  io_uring "), "{doctor:?}");
     assert!(doctor.out.contains("best transport here: blocking"), "{doctor:?}");
@@ -97,12 +97,12 @@ fn with_io_uring_disabled_the_fallback_works_and_names_the_remedy() {
 }
 
 #[track_caller]
-fn falls_back(remedy: &str) {
+fn falls_back(to: &str, remedy: &str) {
     let place = Place::new();
     let mounted = place.mount(&[]).ok();
     assert!(mounted.err.contains("warning") && mounted.err.contains(remedy), "{mounted:?}");
     let status = place.status();
-    assert_eq!(status["transport"]["in_use"], "blocking");
+    assert_eq!(status["transport"]["in_use"], to);
     assert!(status["transport"]["why_not_better"].as_str().unwrap().contains(remedy), "{status}");
     fs::write(format!("{}/f", place.mnt()), b"works").unwrap();
     assert_eq!(fs::read(format!("{}/f", place.mnt())).unwrap(), b"works");
