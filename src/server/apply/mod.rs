@@ -320,3 +320,6 @@ impl Inner {
         Errno::from(fault)
     }
 }
+
+#[cfg(test)]
+mod tests;

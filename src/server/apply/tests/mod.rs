@@ -1,0 +1,11 @@
+//! The rules, seen from a session: batches in, outcomes out.
+
+mod attributes;
+mod data;
+mod holds;
+mod listing;
+mod model;
+mod names;
+mod reference;
+mod replay;
+mod rig;
