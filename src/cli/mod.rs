@@ -39,6 +39,8 @@ mod print;
 
 mod procs;
 
+mod remount;
+
 mod serve;
 
 mod server_address;

@@ -10,7 +10,7 @@ use super::fail::{self, Exit, Failure};
 use super::front::Front;
 use super::log::{self, Log};
 use super::mountinfo::{self, Mount};
-use super::{options, target, umount};
+use super::{options, remount, target, umount};
 use crate::control::{Ask, ControlServer, Subject, place};
 use crate::kernel::transport::mount::descriptor_of;
 use crate::kernel::transport::{self, Choice, End, Kind, Monitor, MountOptions, Running};
@@ -39,6 +39,9 @@ const END_PATIENCE: Duration = Duration::from_secs(3);
 /// Nothing is mounted then.
 pub(super) fn run(args: MountArgs, line: &[OsString]) -> Result<ExitCode, Failure> {
     let mut args = args;
+    if remount::is_asked(&args.options) {
+        return remount::run(&args.dir, &args.options);
+    }
     let mut kernel = options::apply(&mut args)?;
     let point = settle_point(&args.dir)?;
     refuse_own_mount(&point)?;
