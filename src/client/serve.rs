@@ -92,10 +92,8 @@ impl Handler for Serve {
         self.mount.interrupt(unique);
     }
 
-    fn init(&self, offered: &Offered) -> Wanted {
-        let wanted = Wanted::default();
-        self.mount.set_open_mode(open_mode(offered.flags.has(InitFlags::DIRECT_IO_ALLOW_MMAP)));
-        Wanted { flags: wanted.flags.with(FEATURES), ..wanted }
+    fn init(&self, _offered: &Offered) -> Wanted {
+        Wanted { flags: features(), ..Wanted::default() }
     }
 
     fn started(&self, negotiated: &Negotiated, _notifier: Notifier) {
@@ -125,7 +123,6 @@ fn maybe(call: Call<'_>, second: Result<Option<impl FnOnce(Token)>, Errno>) -> V
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "the table of operations: one line each")]
 fn dispatch(cx: Context, call: Call<'_>) -> Verdict {
     use ops::{attributes, data, directory, lock, lookup, make, open, remove, xattr};
     let request = match Request::parse(call.header(), call.args_bytes(), call.payload()) {

@@ -76,6 +76,13 @@ impl Listening {
             }
             Listen::Unix(path) => {
                 check_free(at, path)?;
+                let accept = |own: PathBuf| match accept(Source::Unix(own.clone())) {
+                    // tokio-uring wants SO_REUSEPORT, which newer kernels refuse for unix sockets.
+                    Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                        accept::start(core, Source::Unix(own))
+                    }
+                    other => other,
+                };
                 let (acceptor, file) = bind_unix(path, accept).map_err(system)?;
                 (at.to_string(), acceptor, Some(file))
             }
@@ -137,7 +144,7 @@ type SocketFile = (PathBuf, u64, u64);
 /// else can connect before that, and the file of a dead server is replaced in one step.
 fn bind_unix(
     path: &Path,
-    accept: impl FnOnce(Source) -> io::Result<Acceptor>,
+    accept: impl FnOnce(PathBuf) -> io::Result<Acceptor>,
 ) -> io::Result<(Acceptor, SocketFile)> {
     let mut folder = path.as_os_str().to_owned();
     folder.push(format!(".{}", std::process::id()));
@@ -145,7 +152,7 @@ fn bind_unix(
     // A leftover of an earlier process with this number; where there is none, nothing is removed.
     drop(fs::remove_file(&own).and_then(|()| fs::remove_dir(&folder)));
     fs::DirBuilder::new().mode(0o700).create(&folder)?;
-    let bound = accept(Source::Unix(own.clone())).and_then(|acceptor| {
+    let bound = accept(own.clone()).and_then(|acceptor| {
         let named = fs::set_permissions(&own, fs::Permissions::from_mode(0o600))
             .and_then(|()| fs::symlink_metadata(&own))
             .and_then(|file| fs::rename(&own, path).map(|()| file));

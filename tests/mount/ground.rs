@@ -1,0 +1,152 @@
+//! A server on a store in a folder of its own, and mounts of it.
+
+use ringfs::base::Time;
+use ringfs::client::link::{LinkOptions, Target};
+use ringfs::client::mount::Mount;
+use ringfs::client::serve::Serve;
+use ringfs::kernel::transport::{
+    self, Choice, DEVICE, End, Kind, MountOptions, Options, Running, TransportFault, unmount,
+};
+use ringfs::server::apply::{Volume, VolumeOptions};
+use ringfs::server::serve::{Listen, ServeOptions, Server};
+use ringfs::server::store::{Store, StoreOptions};
+use ringfs::wire::hello::Hello;
+use ringfs::wire::version;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How a mount reaches the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// By calls: the server is in the mount's process.
+    Inside,
+    /// Over a unix socket.
+    Socket,
+}
+
+/// A server and where it lives. Ends in order when dropped.
+pub(crate) struct World {
+    server: Option<Server>,
+    socket: PathBuf,
+    mounts: AtomicUsize,
+    scratch: tempfile::TempDir,
+}
+
+/// Whether this host lets us mount; says so once if not.
+pub(crate) fn can_mount() -> bool {
+    let can = nix::unistd::geteuid().is_root() && Path::new(DEVICE).exists();
+    if !can {
+        eprintln!("skipped: needs root and {DEVICE}");
+    }
+    can
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let scratch = tempfile::Builder::new().prefix("ringfs-mount-").tempdir().unwrap();
+        let store = Store::open(&scratch.path().join("store"), &StoreOptions::new(now(), (0, 0))).unwrap();
+        let volume = Volume::open(store, VolumeOptions::new(Arc::new(now))).unwrap();
+        let server = Server::open(volume, ServeOptions::default()).unwrap();
+        let socket = scratch.path().join("socket");
+        server.listen(&Listen::Unix(socket.clone())).unwrap();
+        Self { server: Some(server), socket, mounts: AtomicUsize::new(0), scratch }
+    }
+
+    /// A client that is not mounted.
+    pub(crate) fn client(&self, way: Way) -> Arc<Mount> {
+        let options = LinkOptions::new("/test").unwrap();
+        let target = match way {
+            Way::Socket => Target::Unix(self.socket.clone()),
+            Way::Inside => {
+                let hello = Hello {
+                    version_oldest: u32::from(version::OLDEST),
+                    version_newest: u32::from(version::NEWEST),
+                    session: options.session.0.to_le_bytes().to_vec(),
+                    pid: std::process::id(),
+                    ..Hello::default()
+                };
+                let (peer, welcome) = self.server.as_ref().unwrap().local(&hello).unwrap();
+                Target::Local { peer: Arc::new(peer), welcome }
+            }
+        };
+        Mount::open(target, options).unwrap().0
+    }
+
+    /// Mounts. `None` where the transport cannot be had, which it says.
+    pub(crate) fn mount(&self, way: Way, kind: Kind) -> Option<Mounted> {
+        let nth = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let point = self.scratch.path().join(format!("mount-{nth}"));
+        std::fs::create_dir(&point).unwrap();
+        let client = self.client(way);
+        let device = transport::mount(&point, &MountOptions::new("ringfs-test")).unwrap();
+        let options = Options { choice: Choice::Only(kind), ..Options::default() };
+        match transport::serve(device, Arc::new(Serve::new(Arc::clone(&client))), &options) {
+            Ok(running) => Some(Mounted { point, client, running: Some(running) }),
+            Err(TransportFault::Unavailable { why, .. }) => {
+                unmount(&point, true).unwrap();
+                eprintln!("skipped on {kind}: {why}");
+                None
+            }
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+
+    /// A mount by the way that every host has.
+    pub(crate) fn plain(&self, way: Way) -> Mounted {
+        self.mount(way, Kind::Blocking).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take() else { return };
+        let ended = server.shutdown();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// A mount. Unmounted in order when dropped.
+pub(crate) struct Mounted {
+    pub(crate) point: PathBuf,
+    pub(crate) client: Arc<Mount>,
+    running: Option<Running>,
+}
+
+impl Mounted {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.point.join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        let unmounted = unmount(&self.point, panicking);
+        let Some(running) = self.running.take() else { return };
+        if panicking {
+            // A request without an answer would keep us here.
+            let _ = running.abort();
+            return;
+        }
+        unmounted.unwrap();
+        assert_eq!(running.wait(), End::Unmounted);
+    }
+}
+
+fn now() -> Time {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Time::from_nanos(u64::try_from(now.as_nanos()).unwrap())
+}
+
+/// Waits until `holds`; fails after half a minute.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
