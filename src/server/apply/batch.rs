@@ -197,15 +197,18 @@ impl Pass<'_> {
             .iter()
             .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })
             .collect();
-        if grows(mutation) {
-            self.inner.store.check_room()?;
-        }
         self.steps(env, mutation)?;
         let before = self.txn.savepoint();
-        ops::mutate(&mut self.txn, env, mutation, &placed).map_err(|stop| {
+        let done = ops::mutate(&mut self.txn, env, mutation, &placed).map_err(ops::Stop::errno);
+        // Asked last: what is refused or changes nothing on a disk with room is so on a full one.
+        let done = done.and_then(|done| match grows(mutation) && !done.existed {
+            true => self.inner.store.check_room().map(|()| done),
+            false => Ok(done),
+        });
+        if done.is_err() {
             self.txn.rollback(before);
-            stop.errno()
-        })
+        }
+        done
     }
 
     /// The parts of a mutation that is too large for one transaction.

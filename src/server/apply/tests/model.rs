@@ -16,29 +16,36 @@ const KINDS: [u32; 4] = [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK, libc::S_IF
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const XATTRS: [&str; 3] = ["user.a", "user.b", "trusted.c"];
 
-/// Nodes are chosen among all that were ever made, names among a few, so that operations meet.
+/// Chooses a node. `wild` says whether any kind will do, in one case of eight.
+#[derive(Clone, Debug)]
+struct Pick {
+    index: Index,
+    wild: u8,
+}
+
+/// Operations meet: mostly they get the kind of node they are for, and names that exist.
 #[derive(Clone, Debug)]
 enum Op {
-    Make { dir: Index, name: &'static str, kind: u32, mode: u32, umask: u32, exclusive: bool, hold: bool },
-    Tmpfile { dir: Index, mode: u32 },
-    Link { node: Index, dir: Index, name: &'static str },
-    Unlink { dir: Index, name: &'static str, directory: bool },
-    Rename { dir: Index, name: &'static str, to: Index, new: &'static str, flags: u32 },
-    Chmod { node: Index, mode: u32 },
-    Chown { node: Index, uid: u32, gid: u32 },
-    Truncate { node: Index, size: u16 },
-    Write { node: Index, offset: u16, len: u16, append: bool, kill: bool },
-    Allocate { node: Index, zero: bool, keep: bool, offset: u16, len: u16 },
-    Copy { source: Index, from: u16, target: Index, to: u16, len: u16 },
-    SetXattr { node: Index, key: &'static str, value: u8, flags: u32 },
-    RemoveXattr { node: Index, key: &'static str },
-    Hold { node: Index },
-    Release { node: Index },
+    Make { dir: Pick, name: &'static str, kind: u32, mode: u32, umask: u32, exclusive: bool, hold: bool },
+    Tmpfile { dir: Pick, mode: u32 },
+    Link { node: Pick, dir: Pick, name: &'static str },
+    Unlink { dir: Pick, name: &'static str, wrong: bool },
+    Rename { dir: Pick, name: &'static str, to: Pick, new: &'static str, flags: u32 },
+    Chmod { node: Pick, mode: u32 },
+    Chown { node: Pick, uid: u32, gid: u32 },
+    Truncate { node: Pick, size: u16 },
+    Write { node: Pick, offset: u16, len: u16, append: bool, kill: bool },
+    Allocate { node: Pick, zero: bool, keep: bool, offset: u16, len: u16 },
+    Copy { source: Pick, from: u16, target: Pick, to: u16, len: u16 },
+    SetXattr { node: Pick, key: &'static str, value: u8, flags: u32 },
+    RemoveXattr { node: Pick, key: &'static str },
+    Hold { node: Pick },
+    Release { node: Pick },
     Become { uid: u32, gid: u32 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let node = any::<Index>;
+    let node = || (any::<Index>(), 0..8u8).prop_map(|(index, wild)| Pick { index, wild });
     let name = || select(&NAMES[..]);
     let key = || select(&XATTRS[..]);
     let offset = || 0..3000u16;
@@ -54,8 +61,8 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         1 => (node(), perm()).prop_map(|(dir, mode)| Op::Tmpfile { dir, mode }),
         3 => (node(), node(), name()).prop_map(|(node, dir, name)| Op::Link { node, dir, name }),
-        4 => (node(), name(), any::<bool>())
-            .prop_map(|(dir, name, directory)| Op::Unlink { dir, name, directory }),
+        4 => (node(), name(), prop::bool::weighted(0.2))
+            .prop_map(|(dir, name, wrong)| Op::Unlink { dir, name, wrong }),
         8 => (node(), name(), node(), name(), flags)
             .prop_map(|(dir, name, to, new, flags)| Op::Rename { dir, name, to, new, flags }),
         2 => (node(), perm()).prop_map(|(node, mode)| Op::Chmod { node, mode }),
@@ -93,8 +100,37 @@ impl Pair {
         Self { rig, reference: Reference::new(), inos, seen, who: Who { uid: 0, gid: 0 }, writes: 0 }
     }
 
-    fn id(&self, index: &Index) -> Id {
-        index.index(self.inos.len())
+    /// Any node that ever was.
+    fn id(&self, pick: &Pick) -> Id {
+        pick.index.index(self.inos.len())
+    }
+
+    fn choose(&self, pick: &Pick, wanted: impl Fn(&Content) -> bool) -> Id {
+        let good = |id: &Id| self.reference.get(*id).is_ok_and(|node| wanted(&node.content));
+        let ids: Vec<Id> = (0..self.inos.len()).filter(good).collect();
+        if pick.wild == 0 || ids.is_empty() { self.id(pick) } else { *pick.index.get(&ids) }
+    }
+
+    fn dir(&self, pick: &Pick) -> Id {
+        self.choose(pick, |content| matches!(content, Content::Dir(_)))
+    }
+
+    fn file(&self, pick: &Pick) -> Id {
+        self.choose(pick, |content| matches!(content, Content::File(_)))
+    }
+
+    /// A name that exists, in three cases of four.
+    fn entry(&self, pick: &Pick, text: &'static str) -> (Id, String) {
+        let mut entries = Vec::new();
+        for id in 0..self.inos.len() {
+            if let Ok(Node { content: Content::Dir(names), .. }) = self.reference.get(id) {
+                entries.extend(names.keys().map(|name| (id, name.clone())));
+            }
+        }
+        if pick.wild < 2 || entries.is_empty() {
+            return (self.dir(pick), text.into());
+        }
+        pick.index.get(&entries).clone()
     }
 
     /// Delivers one mutation twice: the answers must be the same bytes.
@@ -118,7 +154,7 @@ impl Pair {
         self.rig.advance(3);
         match op {
             Op::Make { dir, name: text, kind, mode, umask, exclusive, hold } => {
-                let dir = self.id(dir);
+                let dir = self.dir(dir);
                 let plan = Plan { mode: kind | mode, umask: *umask, exclusive: *exclusive, hold: *hold };
                 let flags = MakeFlags { hold: *hold, exclusive: *exclusive };
                 let target: &[u8] = if *kind == libc::S_IFLNK { b"target" } else { b"" };
@@ -135,7 +171,7 @@ impl Pair {
                 }
             }
             Op::Tmpfile { dir, mode } => {
-                let dir = self.id(dir);
+                let dir = self.dir(dir);
                 let done = self.run(&Mutation::Tmpfile { parent: self.inos[dir], mode: *mode, umask: 0 });
                 let expected = self.reference.tmpfile(dir, self.who, *mode);
                 assert_eq!(done.map(drop), expected.map(drop));
@@ -143,7 +179,12 @@ impl Pair {
                     self.made(id, done.unwrap().attr);
                 }
             }
-            Op::Rename { dir, name: text, to, new, flags } => self.rename((dir, text), (to, new), *flags),
+            Op::Rename { dir, name: text, to, new, flags } => {
+                let from = self.entry(dir, text);
+                // Over something in one half of the cases.
+                let to = if to.wild % 2 == 0 { self.entry(to, new) } else { (self.dir(to), (*new).into()) };
+                self.rename((from.0, &from.1), (to.0, &to.1), *flags);
+            }
             Op::Become { uid, gid } => {
                 self.who = Who { uid: *uid, gid: *gid };
                 self.rig.caller.set(Caller { uid: *uid, gid: *gid, pid: 1 });
@@ -166,21 +207,24 @@ impl Pair {
     fn apply_to_names(&mut self, op: &Op) -> bool {
         match op {
             Op::Link { node, dir, name: text } => {
-                let (id, dir) = (self.id(node), self.id(dir));
+                let (id, dir) = (self.file(node), self.dir(dir));
                 let link = Mutation::Link { ino: self.inos[id], parent: self.inos[dir], name: name(text) };
                 let done = self.run(&link);
                 assert_eq!(done.map(drop), self.reference.link(id, dir, text));
             }
-            Op::Unlink { dir, name: text, directory } => {
-                let dir = self.id(dir);
-                let (parent, name) = (self.inos[dir], name(text));
-                let done = if *directory {
+            Op::Unlink { dir, name: text, wrong } => {
+                let (dir, text) = self.entry(dir, text);
+                // Mostly the right call for what the name stands for.
+                let is_dir = self.reference.names_a_dir(dir, &text);
+                let directory = if *wrong { !is_dir } else { is_dir };
+                let (parent, name) = (self.inos[dir], name(&text));
+                let done = if directory {
                     self.run(&Mutation::Rmdir { parent, name })
                 } else {
                     self.run(&Mutation::Unlink { parent, name })
                 };
                 let held = self.reference.held.clone();
-                let expected = self.reference.unlink(dir, text, *directory);
+                let expected = self.reference.unlink(dir, &text, directory);
                 assert_eq!(done.map(drop), expected);
                 if let Some(ino) = done.ok().and_then(|done| done.orphan) {
                     let id = self.inos.iter().position(|known| *known == ino).unwrap();
@@ -194,8 +238,8 @@ impl Pair {
         true
     }
 
-    fn rename(&mut self, from: (&Index, &str), to: (&Index, &str), flags: u32) {
-        let (dir, new_dir) = (self.id(from.0), self.id(to.0));
+    fn rename(&mut self, from: (Id, &str), to: (Id, &str), flags: u32) {
+        let (dir, new_dir) = (from.0, to.0);
         let before = self.reference.nodes.len();
         let rename = Mutation::Rename {
             parent: self.inos[dir],
@@ -247,13 +291,13 @@ impl Pair {
     fn apply_to_data(&mut self, op: &Op) {
         match op {
             Op::Truncate { node, size } => {
-                let id = self.id(node);
+                let id = self.file(node);
                 let set = SetAttr { size: Some(u64::from(*size)), ..SetAttr::default() };
                 let done = self.run(&Mutation::SetAttr { ino: self.inos[id], set });
                 assert_eq!(done.map(drop), self.reference.truncate(id, usize::from(*size)));
             }
             Op::Write { node, offset, len, append, kill } => {
-                let id = self.id(node);
+                let id = self.file(node);
                 self.writes = self.writes % 255 + 1;
                 let data = vec![self.writes; usize::from(*len)];
                 let flags = WriteFlags { append: *append, kill_suidgid: *kill };
@@ -265,7 +309,7 @@ impl Pair {
                 assert!(done.is_err() || done.unwrap().bytes == data.len() as u64);
             }
             Op::Allocate { node, zero, keep, offset, len } => {
-                let id = self.id(node);
+                let id = self.file(node);
                 let mode = match (zero, keep) {
                     (false, false) => 0,
                     (false, true) => libc::FALLOC_FL_KEEP_SIZE,
@@ -279,7 +323,7 @@ impl Pair {
                 assert_eq!(done.map(drop), self.reference.allocate(id, *zero, *keep, at, len));
             }
             Op::Copy { source, from, target, to, len } => {
-                let (source, target) = (self.id(source), self.id(target));
+                let (source, target) = (self.file(source), self.file(target));
                 let copy = Mutation::Copy {
                     source: self.inos[source],
                     source_offset: u64::from(*from),
@@ -416,7 +460,7 @@ fn many(cases: u32, ops: usize, test: impl Fn(&[Op])) {
 
 #[test]
 fn a_volume_in_memory_answers_as_the_reference() {
-    many(150, 120, |ops| drop(run(ops, Store::memory().unwrap())));
+    many(300, 120, |ops| drop(run(ops, Store::memory().unwrap())));
 }
 
 #[test]

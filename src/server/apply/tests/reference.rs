@@ -91,6 +91,10 @@ impl Reference {
         matches!(self.get(id), Ok(Node { content: Content::Dir(_), .. }))
     }
 
+    pub(super) fn names_a_dir(&self, dir: Id, name: &str) -> bool {
+        self.entries(dir).is_ok_and(|entries| entries.get(name).is_some_and(|&id| self.is_dir(id)))
+    }
+
     /// All names of a node in all directories.
     fn names(&self, id: Id) -> usize {
         let dirs = self.nodes.iter().flatten().filter_map(|node| match &node.content {
