@@ -2,6 +2,7 @@
 
 mod attributes;
 mod data;
+mod faults;
 mod holds;
 mod listing;
 mod model;
@@ -9,3 +10,4 @@ mod names;
 mod reference;
 mod replay;
 mod rig;
+mod threads;

@@ -43,7 +43,16 @@ impl Rig {
         let mut options =
             VolumeOptions::new(Arc::new(move || Time::from_nanos(shared.load(Ordering::Relaxed))));
         options.collect_every = None;
-        let volume = Volume::open(store, options).expect("open");
+        Self::driving(Volume::open(store, options).expect("open"), clock)
+    }
+
+    /// Drives a volume that has a clock of its own.
+    pub(super) fn with(volume: Volume) -> Self {
+        volume.end_grace();
+        Self::driving(volume, Arc::default())
+    }
+
+    fn driving(volume: Volume, clock: Arc<AtomicU64>) -> Self {
         Self { volume, session: SESSION, caller: Cell::new(Caller::ROOT), clock, ticket: Cell::new(0) }
     }
 
