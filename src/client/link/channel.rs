@@ -321,10 +321,11 @@ impl Channel {
         self.lock().generation
     }
 
-    /// Whether nothing is in flight or on its way out.
+    /// Whether nothing but a keepalive is in flight, and nothing on its way out.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.in_flight.is_empty() && state.queue.is_empty() && state.sender != Sender::Busy
+        let answered = state.in_flight.values().all(|f| f.nature == Nature::Keepalive);
+        answered && state.queue.is_empty() && state.sender != Sender::Busy
     }
 
     /// Sends until the queue is empty or the socket full.
