@@ -186,7 +186,6 @@ impl Keeper {
             self.attempts = self.attempts.saturating_add(1);
             match self.attempt() {
                 Ok(()) => {
-                    self.shared.info().reconnects += 1;
                     self.logged.clear();
                     tracing::info!("connected to {} again", self.shared.name());
                     return true;
@@ -235,6 +234,8 @@ impl Keeper {
             info.welcome = welcome;
             info.session = self.session;
             info.connected = true;
+            // The first attempt of all is not counted as one.
+            info.reconnects += u64::from(self.attempts > 0);
             info.since = Instant::now();
             info.fault = None;
         }
