@@ -1,4 +1,4 @@
-//! The thread that accepts with plain system calls, where io_uring is not allowed; and what both ways share.
+//! The thread that accepts with plain system calls: on unix sockets, and on all where io_uring is not allowed.
 
 use super::socket::{Family, Socket};
 use super::{Core, connection};
@@ -7,18 +7,9 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// Where connections come from.
-pub(super) enum Source {
-    /// Bound already.
-    Tcp(TcpListener),
-    /// A path to bind.
-    Unix(PathBuf),
-}
 
 /// After a failed accept (no descriptors left, say) the next one waits so long.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,7 +40,8 @@ impl Acceptor {
     }
 }
 
-enum Listener {
+/// Where connections come from.
+pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -71,18 +63,11 @@ impl Listener {
 }
 
 /// Starts the thread.
-pub(super) fn start(core: &Arc<Core>, source: Source) -> io::Result<Acceptor> {
-    let listener = match source {
-        Source::Tcp(listener) => {
-            listener.set_nonblocking(true)?;
-            Listener::Tcp(listener)
-        }
-        Source::Unix(path) => {
-            let listener = UnixListener::bind(path)?;
-            listener.set_nonblocking(true)?;
-            Listener::Unix(listener)
-        }
-    };
+pub(super) fn start(core: &Arc<Core>, listener: Listener) -> io::Result<Acceptor> {
+    match &listener {
+        Listener::Tcp(listener) => listener.set_nonblocking(true)?,
+        Listener::Unix(listener) => listener.set_nonblocking(true)?,
+    }
     let (stop, stopped) = UnixStream::pair()?;
     let core = Arc::clone(core);
     let work = move || accept_loop(&core, &listener, &stopped);

@@ -1,13 +1,13 @@
 //! Binding to an address, and the thread that accepts.
 
-use super::accept::{Acceptor, Source};
+use super::accept::{Acceptor, Listener};
 use super::address::Listen;
 use super::{Core, accept, accept_ring};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,26 +64,20 @@ pub(super) struct Listening {
 impl Listening {
     pub(super) fn start(core: &Arc<Core>, at: &Listen) -> Result<Self, ListenFault> {
         let system = |cause| ListenFault::System { at: at.clone(), cause };
-        let accept = |source| match core.options.ring && accept_ring::allowed() {
-            true => accept_ring::start(core, source),
-            false => accept::start(core, source),
-        };
         let (address, acceptor, file) = match at {
             Listen::Tcp(host) => {
                 let listener = bind_tcp(core, at, host)?;
                 let address = format!("tcp://{}", listener.local_addr().map_err(system)?);
-                (address, accept(Source::Tcp(listener)).map_err(system)?, None)
+                let acceptor = match core.options.ring && accept_ring::allowed() {
+                    true => accept_ring::start(core, listener),
+                    false => accept::start(core, Listener::Tcp(listener)),
+                };
+                (address, acceptor.map_err(system)?, None)
             }
             Listen::Unix(path) => {
                 check_free(at, path)?;
-                let accept = |own: PathBuf| match accept(Source::Unix(own.clone())) {
-                    // tokio-uring wants SO_REUSEPORT, which newer kernels refuse for unix sockets.
-                    Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                        accept::start(core, Source::Unix(own))
-                    }
-                    other => other,
-                };
-                let (acceptor, file) = bind_unix(path, accept).map_err(system)?;
+                let (listener, file) = bind_unix(path).map_err(system)?;
+                let acceptor = accept::start(core, Listener::Unix(listener)).map_err(system)?;
                 (at.to_string(), acceptor, Some(file))
             }
         };
@@ -142,29 +136,24 @@ type SocketFile = (PathBuf, u64, u64);
 
 /// Binds in a folder that is closed to others, closes the socket file too, and only then gives it its real name: nobody
 /// else can connect before that, and the file of a dead server is replaced in one step.
-fn bind_unix(
-    path: &Path,
-    accept: impl FnOnce(PathBuf) -> io::Result<Acceptor>,
-) -> io::Result<(Acceptor, SocketFile)> {
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let mut folder = path.as_os_str().to_owned();
     folder.push(format!(".{}", std::process::id()));
     let (folder, own) = (PathBuf::from(&folder), PathBuf::from(folder).join("s"));
-    // A leftover of an earlier process with this number; where there is none, nothing is removed.
-    drop(fs::remove_file(&own).and_then(|()| fs::remove_dir(&folder)));
+    // Leftovers of an earlier process with this number; mostly there are none.
+    drop(fs::remove_file(&own));
+    drop(fs::remove_dir(&folder));
     fs::DirBuilder::new().mode(0o700).create(&folder)?;
-    let bound = accept(own.clone()).and_then(|acceptor| {
-        let named = fs::set_permissions(&own, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::symlink_metadata(&own))
-            .and_then(|file| fs::rename(&own, path).map(|()| file));
-        match named {
-            Ok(file) => Ok((acceptor, (path.to_owned(), file.dev(), file.ino()))),
-            Err(error) => {
-                acceptor.stop();
-                drop(fs::remove_file(&own));
-                Err(error)
-            }
-        }
+    let bound = UnixListener::bind(&own).and_then(|listener| {
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
+        let file = fs::symlink_metadata(&own)?;
+        fs::rename(&own, path)?;
+        Ok((listener, (path.to_owned(), file.dev(), file.ino())))
     });
+    if bound.is_err() {
+        // Not there when the bind itself failed.
+        drop(fs::remove_file(&own));
+    }
     if let Err(error) = fs::remove_dir(&folder) {
         tracing::warn!(path = %folder.display(), %error, "a folder made for the start stays");
     }

@@ -26,6 +26,9 @@ mod secret;
 mod socket;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use address::Listen;
 pub use listen::ListenFault;
 pub use local::LocalPeer;
@@ -57,7 +60,7 @@ pub struct ServeOptions {
     pub connections_max: usize,
     /// Longest time a handshake may take.
     pub handshake: Duration,
-    /// Whether connections are accepted through io_uring where that is allowed.
+    /// Whether TCP connections are accepted through io_uring where that is allowed.
     pub ring: bool,
     /// The clock of leases and grace.
     pub clock: Clock,

@@ -139,6 +139,11 @@ impl Output {
         self.close_locked(&mut self.state());
     }
 
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        !self.state().closed
+    }
+
     /// Nothing more will be sent: the writer ends after what is queued.
     pub(super) fn finish(&self) {
         self.state().last = true;
