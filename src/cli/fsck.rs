@@ -16,7 +16,9 @@ pub(super) fn run(args: &FsckArgs) -> Result<Exit, Failure> {
     let shown = args.store.display();
     // Opening a store makes a missing one; a check must not.
     if !args.store.join("format").exists() {
-        return Err(Failure::new(format!("{shown} is not a ringfs store; name the directory that is mounted or served")));
+        return Err(Failure::new(format!(
+            "{shown} is not a ringfs store; name the directory that is mounted or served"
+        )));
     }
     let options = StoreOptions { accept_lost_commits: args.repair, ..StoreOptions::new(now(), (0, 0)) };
     let store = Store::open(&args.store, &options).map_err(open_failure)?;
@@ -58,7 +60,9 @@ fn told(store: &str, report: &Report) -> String {
     text.push_str(&match (report.problems_total, report.repaired) {
         (0, _) => ": clean\n".to_owned(),
         (all, repaired) if all == repaired => format!(": {all} problems, all repaired\n"),
-        (all, 0) => format!(": {all} problems; `ringfs fsck --repair` mends counters, damaged files need a copy\n"),
+        (all, 0) => {
+            format!(": {all} problems; `ringfs fsck --repair` mends counters, damaged files need a copy\n")
+        }
         (all, repaired) => format!(": {all} problems, {repaired} repaired; damaged files need a copy\n"),
     });
     text

@@ -41,7 +41,8 @@ struct Dirs {
 }
 
 impl Dirs {
-    fn new(&mut self) -> &mut Inode {
+    /// That of the new name.
+    fn gaining(&mut self) -> &mut Inode {
         self.new.as_mut().unwrap_or(&mut self.old)
     }
 
@@ -157,10 +158,10 @@ fn replace(
             orphan = lose_name(txn, env, &mut target)?;
             inodes::put(txn, &target);
             if target.is_dir() {
-                lose_subdirectory(dirs.new())?;
+                lose_subdirectory(dirs.gaining())?;
             }
         }
-        None => dirs.new().entries += 1,
+        None => dirs.gaining().entries += 1,
     }
     dirents::put(txn, &env.hash, to.parent, to.name, Target { ino: moved.ino, kind: moved.kind() })?;
     if whiteout {
@@ -171,7 +172,7 @@ fn replace(
     }
     if moved.is_dir() && dirs.new.is_some() {
         lose_subdirectory(&mut dirs.old)?;
-        dirs.new().nlink += 1;
+        dirs.gaining().nlink += 1;
     }
     moved.parent = to.parent;
     touch_attributes(&mut moved, env);

@@ -1,6 +1,6 @@
 //! Names that go away.
 
-use super::{Env, Try, directory, must_get, touch_attributes, touch_content};
+use super::{Env, Stop, Try, directory, must_get, touch_attributes, touch_content};
 use crate::base::{Errno, Ino, Name};
 use crate::server::meta::{Inode, StoreFault, Txn, View, dirents, inodes, keys, sessions};
 use crate::wire::Done;
@@ -44,7 +44,7 @@ pub(super) fn rmdir(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -
 /// The inode a name stands for: that it is missing is damage, not an answer.
 pub(super) fn must_get_named(view: &dyn View, ino: Ino) -> Try<Inode> {
     match must_get(view, ino) {
-        Err(stop) if matches!(stop, super::Stop::No(_)) => {
+        Err(Stop::No(_)) => {
             Err(StoreFault::damaged(&keys::inode(ino), "a name refers to it, but it is missing").into())
         }
         other => other,

@@ -105,7 +105,11 @@ fn set_acl(txn: &mut dyn Txn, inode: &mut Inode, name: &[u8], wish: &Wish<'_>) -
     if wish.kill_sgid {
         inode.mode &= !libc::S_ISGID;
     }
-    if whole { remove_acl(txn, inode, name) } else { Ok(acl::store(txn, inode, name, &list)) }
+    if whole {
+        return remove_acl(txn, inode, name);
+    }
+    acl::store(txn, inode, name, &list);
+    Ok(())
 }
 
 fn remove_acl(txn: &mut dyn Txn, inode: &mut Inode, name: &[u8]) -> Try<()> {
