@@ -10,10 +10,14 @@ use crate::server::ops::{self, Env, Placed};
 use crate::server::store::Appended;
 use crate::wire::mutation::{self, Decoded};
 use crate::wire::{Done, MakeFlags, Mutation, Outcome, Ticket, WireFault, outcome};
-use std::sync::RwLockWriteGuard;
+use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
+use std::time::Duration;
 
 /// A transaction with so many changes is committed before the next mutation.
 const CHANGES_PER_COMMIT: usize = 4096;
+
+/// How long a large mutation leaves the lock to others after each step of about 10 ms.
+const PAUSE: Duration = Duration::from_micros(100);
 
 impl Volume {
     /// Applies the mutations of a batch in order and returns their outcomes, encoded, in the same order. When it
@@ -38,7 +42,8 @@ impl Volume {
         let mut pass = Pass {
             inner,
             session,
-            state: inner.write_state(),
+            state: Some(inner.write_state()),
+            large: None,
             txn: inner.store.begin(),
             answers: Vec::with_capacity(batch.len()),
             pending: Vec::new(),
@@ -108,35 +113,65 @@ struct Pending {
 struct Pass<'v> {
     inner: &'v Inner,
     session: SessionId,
-    state: RwLockWriteGuard<'v, Results>,
+    /// `None` only between two steps of something large.
+    state: Option<RwLockWriteGuard<'v, Results>>,
+    /// Taken while a mutation is executed in steps.
+    large: Option<MutexGuard<'v, ()>>,
     txn: WriteTxn<'v>,
     answers: Vec<Vec<u8>>,
     pending: Vec<Pending>,
 }
 
 impl Pass<'_> {
+    fn state(&mut self) -> &mut Results {
+        self.state.as_mut().expect("held but between two steps")
+    }
+
     fn run(&mut self, batch: &[Decoded<'_>], placed: &PlacedBatch, settled: u64) {
-        let loaded = self.state.load(self.inner.store.engine(), self.session).map_err(Errno::from);
-        self.state.settle(&mut self.txn, self.session, settled);
+        let (inner, session) = (self.inner, self.session);
+        let loaded = self.state().load(inner.store.engine(), session).map_err(Errno::from);
+        if let Some(state) = &mut self.state {
+            state.settle(&mut self.txn, session, settled);
+        }
         for ((ticket, caller, mutation), placed) in batch.iter().zip(placed) {
             let result = match (loaded, mutation) {
                 (Err(errno), _) => Err(errno),
                 // A later version's: told apart from what this one refuses, and not worth a record.
                 (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
-                (Ok(()), Ok(mutation)) => match self.state.seen(self.session, *ticket) {
+                (Ok(()), Ok(mutation)) => match self.seen(*ticket) {
                     Seen::New => {
-                        let env =
-                            Env { hash: *self.inner.store.names(), now: self.inner.now(), caller: *caller };
+                        let env = Env { hash: *inner.store.names(), now: inner.now(), caller: *caller };
                         self.execute(*ticket, &env, mutation, placed);
                         continue;
                     }
                     Seen::Stored if self.replay(*ticket, mutation) => continue,
-                    Seen::Stored | Seen::Forgotten => Err(Errno::EIO),
+                    Seen::Running | Seen::Stored | Seen::Forgotten => Err(Errno::EIO),
                 },
             };
             self.answers.push(encode(*ticket, result));
         }
-        self.commit();
+        let _told = self.commit();
+    }
+
+    /// What is known of a ticket; waits for one that runs.
+    fn seen(&mut self, ticket: Ticket) -> Seen {
+        loop {
+            let session = self.session;
+            let seen = self.state().seen(session, ticket);
+            if seen != Seen::Running {
+                return seen;
+            }
+            // The overlay must not outlive the lock.
+            let _told = self.commit();
+            self.state = None;
+            let ended = self.inner.large.lock().map(drop);
+            std::thread::yield_now();
+            self.state = Some(self.inner.write_state());
+            if ended.is_err() {
+                // The thread that ran it is gone, and how far it came is not known.
+                return Seen::Running;
+            }
+        }
     }
 
     /// Answers from the record. The holds that came with the outcome may have been lost with a restart.
@@ -170,7 +205,7 @@ impl Pass<'_> {
         placed: &Result<Vec<Appended>, Errno>,
     ) {
         let mut effect = Effect::default();
-        let result = self.attempt(env, mutation, placed);
+        let result = self.attempt(ticket, env, mutation, placed);
         if let Ok(done) = &result {
             effect = Effect::of(mutation, done);
         }
@@ -179,25 +214,37 @@ impl Pass<'_> {
         self.pending.push(Pending { answer: self.answers.len(), ticket, effect });
         self.answers.push(answer);
         // Known from here on, for a second one in the same batch.
-        self.state.insert(self.session, ticket);
+        let session = self.session;
+        self.state().insert(session, ticket);
+        if self.large.is_some() {
+            self.state().finish(session, ticket);
+            self.large = None;
+        }
         if self.txn.changes().len() >= CHANGES_PER_COMMIT {
-            self.commit();
+            let _told = self.commit();
         }
     }
 
     /// Leaves no trace in the transaction when it fails.
     fn attempt(
         &mut self,
+        ticket: Ticket,
         env: &Env,
         mutation: &Mutation<'_>,
         placed: &Result<Vec<Appended>, Errno>,
     ) -> Result<Done, Errno> {
         let placed = placed.as_ref().map_err(|errno| *errno)?;
+        if let Mutation::Write { data, .. } = mutation
+            && placed.is_empty() != data.is_empty()
+        {
+            // A replay, so nothing was appended; but what it repeats has failed to be stored since.
+            return Err(Errno::EIO);
+        }
         let placed: Vec<Placed> = placed
             .iter()
             .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })
             .collect();
-        self.steps(env, mutation)?;
+        self.steps(ticket, env, mutation)?;
         let before = self.txn.savepoint();
         let done = ops::mutate(&mut self.txn, env, mutation, &placed).map_err(ops::Stop::errno);
         // Asked last: what is refused or changes nothing on a disk with room is so on a full one.
@@ -212,12 +259,15 @@ impl Pass<'_> {
     }
 
     /// The parts of a mutation that is too large for one transaction.
-    fn steps(&mut self, env: &Env, mutation: &Mutation<'_>) -> Result<(), Errno> {
+    fn steps(&mut self, ticket: Ticket, env: &Env, mutation: &Mutation<'_>) -> Result<(), Errno> {
         loop {
             let before = self.txn.savepoint();
             match ops::step(&mut self.txn, env, mutation) {
                 Ok(false) => return Ok(()),
-                Ok(true) => self.commit(),
+                Ok(true) => {
+                    self.commit()?;
+                    self.pause(ticket);
+                }
                 Err(stop) => {
                     self.txn.rollback(before);
                     return Err(stop.errno());
@@ -226,15 +276,33 @@ impl Pass<'_> {
         }
     }
 
+    /// Lets others have the writer's lock between two steps: a file of a million extents takes seconds.
+    fn pause(&mut self, ticket: Ticket) {
+        let (inner, session) = (self.inner, self.session);
+        if self.large.is_none() {
+            self.state().start(session, ticket);
+            self.state = None;
+            self.large = Some(inner.large.lock().unwrap_or_else(PoisonError::into_inner));
+        } else {
+            self.state = None;
+            // The lock is not fair: without this those who wait for it would seldom be quick enough.
+            std::thread::sleep(PAUSE);
+        }
+        self.state = Some(inner.write_state());
+    }
+
     /// Commits what is pending. If the store refuses, none of it happened, and its answers say so.
-    fn commit(&mut self) {
+    fn commit(&mut self) -> Result<(), Errno> {
+        let session = self.session;
         let txn = std::mem::replace(&mut self.txn, self.inner.store.begin());
         let result = self.inner.commit(txn);
         let mut holds = self.inner.holds();
         for Pending { answer, ticket, effect } in self.pending.drain(..) {
             if let Err(errno) = result {
                 self.answers[answer] = encode(ticket, Err(errno));
-                self.state.remove(self.session, ticket);
+                if let Some(state) = &mut self.state {
+                    state.remove(session, ticket);
+                }
                 continue;
             }
             if let Some(ino) = effect.orphaned {
@@ -244,9 +312,10 @@ impl Pass<'_> {
                 holds.not_orphan(ino);
             }
             if let Some(ino) = effect.hold {
-                holds.hold(self.session, ino);
+                holds.hold(session, ino);
             }
         }
+        result
     }
 }
 

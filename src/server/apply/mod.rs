@@ -5,7 +5,7 @@
 //! bytes), who holds which inode open, and the threads that flush, reap and collect.
 //! Absent on purpose: sockets, locks of files, leases, and when a session expires (`server::session`).
 //!
-//! Lock order: `state`, then `holds`; the queues of the threads are leaves.
+//! Lock order: `large`, then `state`, then `holds`; the queues of the threads are leaves.
 //!
 //! | part | does |
 //! |---|---|
@@ -74,7 +74,9 @@ pub struct Volume {
 struct Inner {
     store: Store,
     options: VolumeOptions,
-    /// Written: a mutation. Read: a query, which sees no mutation half done.
+    /// Held by the one mutation that is executed in steps, over all of them.
+    large: Mutex<()>,
+    /// Written: a mutation, or a step of a large one. Read: a query, which sees none half done.
     state: RwLock<Results>,
     holds: Mutex<Holds>,
     committer: Committer,
@@ -98,6 +100,7 @@ impl Volume {
         let inner = Arc::new(Inner {
             store,
             options,
+            large: Mutex::new(()),
             state: RwLock::new(Results::default()),
             holds: Mutex::new(Holds::new(orphans)),
             committer: Committer::default(),

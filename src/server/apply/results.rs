@@ -15,6 +15,8 @@ const OUTCOMES_MAX: usize = 1 << 16;
 pub(super) enum Seen {
     /// Not executed yet.
     New,
+    /// Being executed in steps, between which others get the writer's lock.
+    Running,
     /// Executed; the outcome is stored.
     Stored,
     /// Below what is kept: the client has said that it knows the outcome, so this is no honest replay (R7.1).
@@ -25,6 +27,8 @@ pub(super) enum Seen {
 #[derive(Default)]
 pub(super) struct Results {
     windows: HashMap<SessionId, Window>,
+    /// The one mutation that is executed in steps at the moment, and those that wait to be.
+    running: Vec<(SessionId, Ticket)>,
 }
 
 /// Of one session.
@@ -55,10 +59,21 @@ impl Results {
     /// What is known of a ticket; a session that was not loaded knows none.
     pub(super) fn seen(&self, session: SessionId, ticket: Ticket) -> Seen {
         match self.windows.get(&session) {
+            _ if self.running.contains(&(session, ticket)) => Seen::Running,
             Some(window) if window.stored.contains(&ticket.0) => Seen::Stored,
             Some(window) if ticket.0 < window.floor => Seen::Forgotten,
             _ => Seen::New,
         }
+    }
+
+    /// It will be executed in steps.
+    pub(super) fn start(&mut self, session: SessionId, ticket: Ticket) {
+        self.running.push((session, ticket));
+    }
+
+    /// The last step is done, in the same hold of the lock as its outcome is stored.
+    pub(super) fn finish(&mut self, session: SessionId, ticket: Ticket) {
+        self.running.retain(|running| *running != (session, ticket));
     }
 
     /// The outcome of this ticket was written.

@@ -6,8 +6,9 @@ use crate::server::apply::{Found, Volume, VolumeOptions};
 use crate::server::chunks::memory::MemoryChunks;
 use crate::server::fsck;
 use crate::server::meta::memory::MemoryEngine;
+use crate::server::ops::EXTENTS_PER_STEP;
 use crate::server::store::Store;
-use crate::wire::{Mutation, Query, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{Mutation, Query, SetAttr, Ticket, WriteFlags, mutation, outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -104,4 +105,39 @@ fn readers_see_whole_writes_while_chunks_move_under_them() {
     let options = fsck::Options { verify_data: true, ..fsck::Options::default() };
     let report = fsck::check(volume.store(), options).unwrap();
     assert!(report.is_clean(), "{:?}", report.problems);
+}
+
+#[test]
+fn a_truncation_in_steps_happens_once_while_others_go_on() {
+    let rig = Rig::new();
+    let f = rig.file(ROOT, "f");
+    // From the end: nothing before it has to be looked at.
+    for i in (0..EXTENTS_PER_STEP as u64 * 3).rev() {
+        rig.write(f, i * 4, b"ab").unwrap();
+    }
+    let set = SetAttr { size: Some(5), ..SetAttr::default() };
+    let (body, payload) = rig.batch(&Mutation::SetAttr { ino: f, set });
+    let ticket = rig.last_ticket();
+    let volume = &rig.volume;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let twice: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| volume.apply(rig.session, &body, &payload, ticket).unwrap()))
+            .collect();
+        let other = scope.spawn(|| {
+            let mut offset = 0;
+            while !done.load(Ordering::Relaxed) || offset == 0 {
+                offset += 1;
+                write(volume, 9, offset, f, 0, b"xy");
+                let attr = volume.query(SessionId(9), &Query::GetAttr { ino: f }).unwrap();
+                assert!(matches!(attr, Found::Attr(attr) if attr.size >= 5));
+            }
+        });
+        let answers: Vec<Vec<u8>> = twice.into_iter().map(|thread| thread.join().unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+        assert_eq!(answers[0], answers[1]);
+    });
+    assert_eq!(rig.read(f, 0, 100), Ok(b"xy\0\0a".to_vec()));
+    assert_eq!(rig.volume.usage().unwrap().bytes, 3);
 }
