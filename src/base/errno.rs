@@ -62,6 +62,7 @@ errnos! {
     EOPNOTSUPP = "Operation not supported.",
     ENOTCONN = "Not connected.",
     ETIMEDOUT = "Timed out.",
+    ECONNABORTED = "Connection aborted (a FUSE connection that was cut).",
     ECONNREFUSED = "Connection refused.",
     EALREADY = "Already in progress.",
     ESTALE = "Stale file handle.",

@@ -37,6 +37,9 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Measure create, stat, read, rename and unlink of small files in any directory.
     Bench(BenchArgs),
+    /// Asks a mount that may hang; started by other commands.
+    #[command(hide = true)]
+    AskMount(AskMountArgs),
 }
 
 const SOURCE_HELP: &str = "\
@@ -253,4 +256,23 @@ pub(super) struct BenchArgs {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// `ringfs ask-mount`: not for people.
+#[derive(Args, Debug, Clone)]
+pub(super) struct AskMountArgs {
+    /// What to ask.
+    #[arg(value_enum)]
+    pub(super) question: Question,
+    /// About what.
+    pub(super) path: PathBuf,
+}
+
+/// What a child asks a mount.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Question {
+    /// Whether it answers a statfs.
+    Statfs,
+    /// What a file is like.
+    Describe,
 }

@@ -1,8 +1,9 @@
 //! `ringfs info`: what is known of one file or directory, from its attributes, its map of data, and its mount.
 
-use super::args::InfoArgs;
+use super::args::{InfoArgs, Question};
 use super::fail::Failure;
 use super::print;
+use super::probe::{self, Answer};
 use super::status::tree;
 use super::target::{MEMORY_PATIENCE, ask_daemon, mount_of};
 use crate::control::Ask;
@@ -11,8 +12,7 @@ use nix::unistd::{Whence, lseek};
 use serde_json::{Value, json};
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Data ranges told of one file; a file with more says so.
@@ -31,7 +31,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), Failure> {
         "path": path,
         "mount": mount.point,
         "source": mount.source,
-        "file": ask_mount(path.clone())?,
+        "file": ask_mount(&path)?,
     });
     if let Ok(status) = ask_daemon(&mount, Ask::Status, MEMORY_PATIENCE) {
         info["transport"] = status["transport"]["in_use"].clone();
@@ -45,23 +45,26 @@ pub(super) fn run(args: &InfoArgs) -> Result<(), Failure> {
     print::text(&text)
 }
 
-/// Asks the mount from a thread that may be left behind when the mount hangs.
-fn ask_mount(path: PathBuf) -> Result<Value, Failure> {
-    let (tell, told) = channel();
-    let shown = path.display().to_string();
-    let thread = std::thread::Builder::new().name("info".into()).spawn(move || tell.send(describe(&path)));
-    thread.map_err(|error| Failure::new(format!("no thread: {error}")))?;
-    match told.recv_timeout(MOUNT_PATIENCE) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Failure::new(format!("{shown}: {error}"))),
-        Err(_) => Err(Failure::new(format!(
+/// Asks the mount, which may hang.
+fn ask_mount(path: &Path) -> Result<Value, Failure> {
+    let shown = path.display();
+    match probe::ask(Question::Describe, path, MOUNT_PATIENCE)? {
+        Answer::Ok(value) => Ok(value),
+        Answer::Errno(errno) => {
+            Err(Failure::new(format!("{shown}: {}", std::io::Error::from_raw_os_error(errno.raw()))))
+        }
+        Answer::Silent => Err(Failure::new(format!(
             "{shown}: the mount did not answer within {} s; `ringfs status {shown}` works without it",
             MOUNT_PATIENCE.as_secs()
         ))),
     }
 }
 
-fn describe(path: &Path) -> std::io::Result<Value> {
+/// What its attributes and its map of data say of a file.
+///
+/// # Errors
+/// The mount's own.
+pub(super) fn describe(path: &Path) -> std::io::Result<Value> {
     let meta = std::fs::symlink_metadata(path)?;
     let mut value = json!({
         "inode": meta.ino(),

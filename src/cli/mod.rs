@@ -37,6 +37,8 @@ mod own_server;
 
 mod print;
 
+mod probe;
+
 mod procs;
 
 mod remount;
@@ -84,6 +86,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<ExitCode, Failure> {
         Command::Info(args) => done(info::run(&args)),
         Command::Doctor(args) => doctor::run(&args).map(Into::into),
         Command::Bench(args) => done(bench::run(&args)),
+        Command::AskMount(args) => probe::run(&args).map(Into::into),
         Command::Serve(args) => serve::run(&args, line),
         Command::Fsck(args) => fsck::run(&args).map(Into::into),
     }

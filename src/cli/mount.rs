@@ -4,12 +4,13 @@
 //! last, when a statfs through the mount has been answered. The end, however it comes (umount, SIGTERM, a dead connection),
 //! passes through [`Daemon::run`].
 
-use super::args::{MountArgs, TransportArg};
+use super::args::{MountArgs, Question, TransportArg};
 use super::daemon::{self, Signals};
 use super::fail::{self, Exit, Failure};
 use super::front::Front;
 use super::log::{self, Log};
 use super::mountinfo::{self, Mount};
+use super::probe::{self, Answer};
 use super::{options, remount, target, umount};
 use crate::control::{Ask, ControlServer, Subject, place};
 use crate::kernel::transport::mount::descriptor_of;
@@ -232,16 +233,11 @@ impl Daemon {
         if self.mount.is_none() {
             return Ok(());
         }
-        let (tell, told) = channel();
-        let point = self.point.clone();
-        let probe = std::thread::Builder::new().name("probe".into());
-        let probe = probe.spawn(move || tell.send(nix::sys::statvfs::statvfs(&point)));
-        probe.map_err(|error| Failure::new(format!("no thread: {error}")))?;
         let shown = self.point.display();
-        match told.recv_timeout(ANSWER_PATIENCE) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(errno)) => Err(Failure::new(format!("{shown} is mounted but answers {}", errno.desc()))),
-            Err(_) => Err(Failure::new(format!(
+        match probe::ask(Question::Statfs, &self.point, ANSWER_PATIENCE)? {
+            Answer::Ok(_) => Ok(()),
+            Answer::Errno(errno) => Err(Failure::new(format!("{shown} is mounted but answers {errno}"))),
+            Answer::Silent => Err(Failure::new(format!(
                 "{shown} is mounted but did not answer within {} s; try `--transport blocking`, and look at the log",
                 ANSWER_PATIENCE.as_secs()
             ))),

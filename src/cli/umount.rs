@@ -1,14 +1,17 @@
 //! `ringfs umount`: flush, unmount, wait for the daemon to end. Every step is bounded, and a mount whose daemon is
 //! dead or hangs can always be taken away.
 
-use super::args::UmountArgs;
+use super::args::{Question, UmountArgs};
 use super::fail::Failure;
 use super::mountinfo::{self, Mount};
+use super::probe::{self, Answer};
 use super::procs;
 use super::target::{MEMORY_PATIENCE, ask_daemon, mount_at};
+use crate::base::Errno;
 use crate::control::{Ask, ControlFault};
-use nix::errno::Errno;
+use nix::errno::Errno as SystemErrno;
 use nix::mount::{MntFlags, umount2};
+use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,29 +28,22 @@ const BUSY_PATIENCE: Duration = Duration::from_millis(500);
 /// The mount is still there, or its daemon.
 pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
     let mount = mount_at(&args.dir)?;
+    let ping = ask_daemon(&mount, Ask::Ping, MEMORY_PATIENCE);
     let deadline = Instant::now() + Duration::from_secs(args.timeout.into());
-    let daemon = Daemon::of(&mount);
+    let daemon = ping.as_ref().ok().and_then(Daemon::of);
     if args.force {
         abort(&mount)?;
         detach(&mount)?;
         return end_of(daemon, deadline, &mount);
     }
-    let prepared =
-        ask_daemon(&mount, Ask::PrepareUnmount, deadline.saturating_duration_since(Instant::now()));
-    match prepared {
+    match ping.and_then(|_| ask_daemon(&mount, Ask::PrepareUnmount, deadline.duration_since(Instant::now())))
+    {
         Ok(_) => {}
         // Nobody serves it any more: nothing can be flushed, and nothing is left to wait for.
-        Err(ControlFault::Unreachable { .. }) if !is_alive(&mount) => return detach(&mount),
-        // It serves, but without a control socket: the unmount itself flushes.
+        Err(ControlFault::Unreachable { .. }) if !is_served(&mount)? => return detach(&mount),
+        // It is served, but without a control socket: the unmount itself flushes.
         Err(ControlFault::Unreachable { .. }) => {}
-        Err(fault) => {
-            return Err(Failure::new(format!(
-                "{}: {fault}; what is not flushed would be lost, so it stays mounted. Try again, or give the \
-                 unflushed writes up with `ringfs umount --force {}`",
-                args.dir.display(),
-                args.dir.display()
-            )));
-        }
+        Err(fault) => return Err(not_flushed(args, &fault)),
     }
     if args.lazy {
         return detach(&mount);
@@ -70,8 +66,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn of(mount: &Mount) -> Option<Self> {
-        let answer = ask_daemon(mount, Ask::Ping, MEMORY_PATIENCE).ok()?;
+    /// From the answer to a ping.
+    fn of(answer: &Value) -> Option<Self> {
         let pid = u32::try_from(answer["pid"].as_u64()?).ok()?;
         Some(Self { pid, start: procs::start_of(pid)? })
     }
@@ -97,15 +93,10 @@ fn end_of(daemon: Option<Daemon>, deadline: Instant, mount: &Mount) -> Result<()
     Ok(())
 }
 
-/// Whether somebody serves the mount. The kernel answers a statfs of a dead one at once; one that hangs is alive.
-fn is_alive(mount: &Mount) -> bool {
-    let point = mount.point.clone();
-    let (tell, told) = std::sync::mpsc::channel();
-    let probe = std::thread::Builder::new().name("probe".into()).spawn(move || {
-        let answer = nix::sys::statvfs::statvfs(&point);
-        tell.send(!matches!(answer, Err(Errno::ENOTCONN | Errno::ECONNABORTED)))
-    });
-    probe.is_err() || told.recv_timeout(MEMORY_PATIENCE).unwrap_or(true)
+/// Whether somebody serves the mount. The kernel answers for a dead one at once; one that is silent is served.
+fn is_served(mount: &Mount) -> Result<bool, Failure> {
+    let answer = probe::ask(Question::Statfs, &mount.point, MEMORY_PATIENCE)?;
+    Ok(!matches!(answer, Answer::Errno(Errno::ENOTCONN | Errno::ECONNABORTED)))
 }
 
 /// Where the kernel shows the connections of FUSE mounts: a small file system of its own, mounted by systemd.
@@ -158,8 +149,8 @@ enum Refusal {
 fn unmount(point: &Path, flags: MntFlags) -> Result<(), Refusal> {
     match umount2(point, flags | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(Refusal::Busy),
-        Err(Errno::EPERM) => fusermount(point, flags.contains(MntFlags::MNT_DETACH)),
+        Err(SystemErrno::EBUSY) => Err(Refusal::Busy),
+        Err(SystemErrno::EPERM) => fusermount(point, flags.contains(MntFlags::MNT_DETACH)),
         Err(errno) => Err(Refusal::Other(format!("cannot unmount {}: {}", point.display(), errno.desc()))),
     }
 }
@@ -177,6 +168,14 @@ fn fusermount(point: &Path, lazy: bool) -> Result<(), Refusal> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("busy") { Err(Refusal::Busy) } else { Err(Refusal::Other(said.trim().to_owned())) }
+}
+
+fn not_flushed(args: &UmountArgs, fault: &ControlFault) -> Failure {
+    let dir = args.dir.display();
+    Failure::new(format!(
+        "{dir}: {fault}; what is not flushed would be lost, so it stays mounted. Try again, or give the unflushed \
+         writes up with `ringfs umount --force {dir}`"
+    ))
 }
 
 fn busy(args: &UmountArgs, mount: &Mount) -> Failure {

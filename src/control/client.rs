@@ -45,6 +45,8 @@ pub enum ControlFault {
 /// # Errors
 /// See [`ControlFault`].
 pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Value, ControlFault> {
+    // The system takes 0 for "wait for ever".
+    let patience = patience.max(Duration::from_millis(1));
     let deadline = Instant::now() + patience;
     let unreachable = |source| ControlFault::Unreachable { path: path.display().to_string(), source };
     let mut stream = UnixStream::connect(path).map_err(unreachable)?;

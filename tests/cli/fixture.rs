@@ -46,6 +46,12 @@ impl Ran {
     }
 }
 
+/// Whether a process runs; one that ended and was not yet fetched by its parent does not.
+pub(crate) fn runs(pid: nix::unistd::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
 /// Runs the program.
 #[track_caller]
 pub(crate) fn ringfs<S: AsRef<OsStr>>(args: &[S]) -> Ran {

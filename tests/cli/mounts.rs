@@ -1,6 +1,6 @@
 //! Mounting, using, unmounting.
 
-use crate::fixture::{Place, RINGFS, Started, can_mount, eventually, is_mounted, ringfs, run};
+use crate::fixture::{Place, RINGFS, Started, can_mount, eventually, is_mounted, ringfs, run, runs};
 use crate::host;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
@@ -34,7 +34,7 @@ fn a_directory_is_mounted_used_unmounted_and_keeps_its_files() {
     let daemon = place.daemon();
     ringfs(&["umount", &place.mnt()]).ok();
     assert!(!place.is_mounted());
-    assert!(kill(daemon, None).is_err(), "umount returns after the daemon has ended");
+    assert!(!runs(daemon), "umount returns after the daemon has ended");
     place.mount(&[]).ok();
     assert_eq!(fs::read(&file).unwrap(), b"hello");
     ringfs(&["umount", &place.mnt()]).ok();
@@ -88,10 +88,10 @@ fn a_busy_mount_is_refused_with_who_uses_it_and_lazily_outlives_its_users() {
     assert!(place.is_mounted());
     ringfs(&["umount", "--lazy", &place.mnt()]).ok();
     assert!(!place.is_mounted());
-    assert!(kill(daemon, None).is_ok(), "its user still needs it");
+    assert!(runs(daemon), "its user still needs it");
     user.kill().unwrap();
     user.wait().unwrap();
-    eventually("the daemon ends with its last user", || kill(daemon, None).is_err());
+    eventually("the daemon ends with its last user", || !runs(daemon));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_daemon_that_hangs_costs_status_a_moment_and_is_ended_by_force() {
     ringfs(&["umount", "--force", "--timeout", "1", &place.mnt()]).fails(1, &["still runs"]);
     assert!(!place.is_mounted());
     kill(daemon, Signal::SIGCONT).unwrap();
-    eventually("the daemon ends when it goes on", || kill(daemon, None).is_err());
+    eventually("the daemon ends when it goes on", || !runs(daemon));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn plain_umount_ends_the_daemon_too() {
     let mut umount = Command::new("umount");
     umount.arg(place.mnt());
     assert_eq!(run(umount).code, 0);
-    eventually("the daemon ends", || kill(daemon, None).is_err());
+    eventually("the daemon ends", || !runs(daemon));
 }
 
 #[test]
@@ -183,8 +183,9 @@ fn mount_programs_start_it_their_way() {
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let place = Place::new();
     let (store, mnt) = (place.at("store"), place.mnt());
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "fuse.ringfs", &store, &mnt, "-o", "ro,noatime,_netdev,x-test=1"]).env("PATH", &path);
+    // What mount(8) starts, which also sets the search path anew.
+    let mut mount = Command::new("mount.fuse3");
+    mount.args([&store, &mnt, "-t", "fuse.ringfs", "-o", "ro,noatime,_netdev,x-test=1"]).env("PATH", &path);
     assert_eq!(run(mount).code, 0);
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains(&mnt)).unwrap();
@@ -194,8 +195,9 @@ fn mount_programs_start_it_their_way() {
     ringfs(&["umount", &mnt]).ok();
 
     // It opens and mounts the device itself and passes it on as /dev/fd/N.
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "fuse.ringfs", &store, &mnt, "-o", "drop_privileges"]).env("PATH", &path);
+    // What mount(8) starts, which also sets the search path anew.
+    let mut mount = Command::new("mount.fuse3");
+    mount.args([&store, &mnt, "-t", "fuse.ringfs", "-o", "drop_privileges"]).env("PATH", &path);
     assert_eq!(run(mount).code, 0);
     fs::write(format!("{mnt}/f"), b"x").unwrap();
     let mut umount = Command::new("umount");
