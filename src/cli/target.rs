@@ -2,7 +2,7 @@
 
 use super::fail::Failure;
 use super::mountinfo::{self, Mount};
-use crate::control::{Ask, ControlFault, ask, place};
+use crate::control::{Ask, ControlFault, ask, client, place};
 use nix::unistd::Uid;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -65,12 +65,26 @@ pub(super) fn all_mounts() -> Result<Vec<Mount>, Failure> {
 /// # Errors
 /// See [`ControlFault`]; a daemon without a socket is unreachable.
 pub(super) fn ask_daemon(mount: &Mount, what: Ask, patience: Duration) -> Result<Value, ControlFault> {
+    let (owner, socket) = socket_of(mount)?;
+    ask(&socket, owner, what, patience)
+}
+
+/// The process number of the daemon of a mount, also when it hangs.
+///
+/// # Errors
+/// See [`ask_daemon`].
+pub(super) fn daemon_of(mount: &Mount) -> Result<u32, ControlFault> {
+    let (owner, socket) = socket_of(mount)?;
+    client::daemon(&socket, owner)
+}
+
+fn socket_of(mount: &Mount) -> Result<(Uid, PathBuf), ControlFault> {
     let owner = Uid::from_raw(mount.owner());
     let socket = place::find(owner, mount.number).ok_or_else(|| ControlFault::Unreachable {
         path: format!("mount-{}.sock", mount.number),
         source: std::io::ErrorKind::NotFound.into(),
     })?;
-    ask(&socket, owner, what, patience)
+    Ok((owner, socket))
 }
 
 fn table() -> Result<Vec<Mount>, Failure> {

@@ -6,12 +6,11 @@ use super::fail::Failure;
 use super::mountinfo::{self, Mount};
 use super::probe::{self, Answer};
 use super::procs;
-use super::target::{MEMORY_PATIENCE, ask_daemon, mount_at};
+use super::target::{MEMORY_PATIENCE, ask_daemon, daemon_of, mount_at};
 use crate::base::Errno;
 use crate::control::{Ask, ControlFault};
 use nix::errno::Errno as SystemErrno;
 use nix::mount::{MntFlags, umount2};
-use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,16 +27,14 @@ const BUSY_PATIENCE: Duration = Duration::from_millis(500);
 /// The mount is still there, or its daemon.
 pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
     let mount = mount_at(&args.dir)?;
-    let ping = ask_daemon(&mount, Ask::Ping, MEMORY_PATIENCE);
+    let daemon = Daemon::of(&mount);
     let deadline = Instant::now() + Duration::from_secs(args.timeout.into());
-    let daemon = ping.as_ref().ok().and_then(Daemon::of);
     if args.force {
         abort(&mount)?;
         detach(&mount)?;
         return end_of(daemon, deadline, &mount);
     }
-    match ping.and_then(|_| ask_daemon(&mount, Ask::PrepareUnmount, deadline.duration_since(Instant::now())))
-    {
+    match ask_daemon(&mount, Ask::PrepareUnmount, deadline.duration_since(Instant::now())) {
         Ok(_) => {}
         // Nobody serves it any more: nothing can be flushed, and nothing is left to wait for.
         Err(ControlFault::Unreachable { .. }) if !is_served(&mount)? => return detach(&mount),
@@ -66,9 +63,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// From the answer to a ping.
-    fn of(answer: &Value) -> Option<Self> {
-        let pid = u32::try_from(answer["pid"].as_u64()?).ok()?;
+    fn of(mount: &Mount) -> Option<Self> {
+        let pid = daemon_of(mount).ok()?;
         Some(Self { pid, start: procs::start_of(pid)? })
     }
 

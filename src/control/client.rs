@@ -49,11 +49,7 @@ pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Valu
     let patience = patience.max(Duration::from_millis(1));
     let deadline = Instant::now() + patience;
     let unreachable = |source| ControlFault::Unreachable { path: path.display().to_string(), source };
-    let mut stream = UnixStream::connect(path).map_err(unreachable)?;
-    let peer = getsockopt(&stream, PeerCredentials).map_err(|errno| unreachable(errno.into()))?;
-    if peer.uid() != 0 && peer.uid() != owner.as_raw() {
-        return Err(ControlFault::Impostor { path: path.display().to_string(), uid: peer.uid() });
-    }
+    let (mut stream, _) = connect(path, owner)?;
     stream.set_write_timeout(Some(patience)).map_err(unreachable)?;
     let mut line = serde_json::to_vec(&ask).map_err(|error| ControlFault::Garbled(error.to_string()))?;
     line.push(b'\n');
@@ -64,6 +60,25 @@ pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Valu
         Ok(Reply::Error(reason)) => Err(ControlFault::Refused(reason)),
         Err(error) => Err(ControlFault::Garbled(error.to_string())),
     }
+}
+
+/// Number of the process that listens at `path`, as the kernel knows it: also of one that hangs.
+///
+/// # Errors
+/// Nobody listens, or somebody else.
+pub fn daemon(path: &Path, owner: Uid) -> Result<u32, ControlFault> {
+    let (_, pid) = connect(path, owner)?;
+    u32::try_from(pid).map_err(|_| ControlFault::Garbled(format!("it has the process number {pid}")))
+}
+
+fn connect(path: &Path, owner: Uid) -> Result<(UnixStream, i32), ControlFault> {
+    let unreachable = |source| ControlFault::Unreachable { path: path.display().to_string(), source };
+    let stream = UnixStream::connect(path).map_err(unreachable)?;
+    let peer = getsockopt(&stream, PeerCredentials).map_err(|errno| unreachable(errno.into()))?;
+    if peer.uid() != 0 && peer.uid() != owner.as_raw() {
+        return Err(ControlFault::Impostor { path: path.display().to_string(), uid: peer.uid() });
+    }
+    Ok((stream, peer.pid()))
 }
 
 fn read_line(

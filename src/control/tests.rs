@@ -54,6 +54,7 @@ fn a_request_is_answered_and_a_refusal_keeps_its_words() {
     assert_eq!(status["transport"], "blocking");
     let ping = ask(&path, me(), Ask::Ping, LONG).unwrap();
     assert_eq!(ping["pid"], std::process::id());
+    assert_eq!(super::client::daemon(&path, me()).unwrap(), std::process::id());
     match ask(&path, me(), Ask::PrepareUnmount, LONG) {
         Err(ControlFault::Refused(why)) => assert_eq!(why, "the disk of the store is full"),
         other => panic!("{other:?}"),

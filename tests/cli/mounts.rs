@@ -29,7 +29,8 @@ fn a_directory_is_mounted_used_unmounted_and_keeps_its_files() {
     let status = place.status();
     assert_eq!(status["mount"]["point"], place.mnt());
     assert!(status["requests"]["by_kind"]["CREATE"].as_u64() >= Some(1), "{status}");
-    assert!(ringfs(&["status"]).ok().out.contains(&place.mnt()));
+    // Other mounts of this host may be dead, which the exit code tells.
+    assert!(ringfs(&["status"]).out.contains(&place.mnt()));
 
     let daemon = place.daemon();
     ringfs(&["umount", &place.mnt()]).ok();
