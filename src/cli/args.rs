@@ -94,10 +94,11 @@ pub(super) struct MountArgs {
 /// Options of a server, also of the one inside a mount.
 #[derive(Args, Debug, Clone, Default)]
 pub(super) struct ServerTimes {
-    /// How long a silent client keeps its open files and locks, in seconds.
+    /// How long a silent client keeps its open files and locks, in seconds. Default: 10.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) lease: Option<u32>,
-    /// How long a restarted server waits for its clients to come back before it takes new locks, in seconds.
+    /// How long clients may take to come back after a restart of the server with what they held open and locked, in
+    /// seconds; nobody else gets locks meanwhile. Default: the lease.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(super) grace: Option<u32>,
     /// File whose content is the secret that client and server share. Not readable by others.

@@ -70,7 +70,7 @@ fn a_server_that_comes_back_is_waited_for_and_nothing_fails_meanwhile() {
     }
     let _host = host::as_it_is();
     let place = Place::new();
-    let (server, address) = serve(&place, &["--grace", "0"]);
+    let (server, address) = serve(&place, &[]);
     ringfs(&["mount", &address, &place.mnt()]).ok();
     fs::write(format!("{}/before", place.mnt()), b"1").unwrap();
     drop(server);
@@ -78,7 +78,7 @@ fn a_server_that_comes_back_is_waited_for_and_nothing_fails_meanwhile() {
     ringfs(&["flush", "--timeout", "1", &place.mnt()]).fails(1, &["not flushed"]);
     let mnt = place.mnt();
     let waiting = std::thread::spawn(move || fs::write(format!("{mnt}/during"), b"2"));
-    let (_server, _) = serve(&place, &["--grace", "0"]);
+    let (_server, _) = serve(&place, &[]);
     waiting.join().unwrap().unwrap();
     assert_eq!(fs::read(format!("{}/before", place.mnt())).unwrap(), b"1");
     assert_eq!(fs::read(format!("{}/during", place.mnt())).unwrap(), b"2");
