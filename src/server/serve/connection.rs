@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Connections that may be in their handshake at a time: a stranger can hold up no more than these.
 const STRANGERS_MAX: usize = 64;
 
+/// A connection without a session, whose lease would end it, may be silent for so long.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// The open connections of a server.
 pub(super) struct Connections {
     max: usize,
@@ -204,7 +207,8 @@ fn frames(
     seat: &Seat<'_>,
     reader: &mut FrameReader<Timed<'_>>,
 ) -> Result<(), super::frames::ReadFault> {
-    reader.source().trust()?;
+    let session = matches!(seat.member.standing, Standing::Session { .. });
+    reader.source().trust((!session).then_some(IDLE))?;
     let alive = || {
         if let Standing::Session { session, .. } = &seat.member.standing {
             core.sessions.touch(session);

@@ -12,7 +12,7 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What an established connection may do.
 pub(super) struct Member {
@@ -21,7 +21,12 @@ pub(super) struct Member {
     /// Version of each of its frames.
     pub(super) version: u16,
     pub(super) standing: Standing,
+    /// `Sync`s that wait for the disk.
+    pub(super) syncs: Arc<AtomicUsize>,
 }
+
+/// `Sync`s of one connection that wait at a time; the next one is waited for before more frames are taken.
+const SYNCS_MAX: usize = 4096;
 
 /// On which footing a connection stands.
 pub(super) enum Standing {
@@ -40,6 +45,7 @@ const _: () = assert!(LISTING_BYTES_MAX as usize + 4096 <= FRAME_BODY_BYTES_MAX)
 
 /// Where the answer to one frame goes, and what it repeats of the frame.
 struct Answering {
+    core: Arc<Core>,
     version: u16,
     session: SessionId,
     sequence: u64,
@@ -50,6 +56,8 @@ impl Answering {
     fn frame(self, kind: FrameKind, body: Vec<u8>, payload: Bytes) {
         let fits = body.len() <= FRAME_BODY_BYTES_MAX && payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
         let (body, payload) = if fits { (body, payload) } else { (encoded(&Err(Errno::EIO)), Bytes::new()) };
+        count(&self.core.counters.answers, 1);
+        count(&self.core.counters.bytes_out, body.len() + payload.len());
         (self.reply)(Frame::new(kind, self.version, self.session, self.sequence, body, payload));
     }
 
@@ -98,14 +106,8 @@ impl Core {
     ) -> Result<Next, WireFault> {
         count(&self.counters.frames, 1);
         count(&self.counters.bytes_in, frame.body.len() + frame.payload.len());
-        let core = Arc::clone(self);
-        let reply: Reply = Box::new(move |frame: Frame| {
-            count(&core.counters.answers, 1);
-            count(&core.counters.bytes_out, frame.body.len() + frame.payload.len());
-            reply(frame);
-        });
         let (version, session, sequence) = (member.version, member.id, frame.header.sequence);
-        let answering = Answering { version, session, sequence, reply };
+        let answering = Answering { core: Arc::clone(self), version, session, sequence, reply };
         if let Err(fault) = check(member, &frame.header) {
             answering.done(Err(Errno::EPROTO));
             return Err(fault);
@@ -113,7 +115,7 @@ impl Core {
         match &member.standing {
             _ if self.closed.load(Ordering::Acquire) => refuse(&frame, Errno::ENOTCONN, answering),
             Standing::Session { session, link } => match self.sessions.take(session, *link) {
-                Ok(in_hand) => self.work(&in_hand, &frame, answering),
+                Ok(in_hand) => self.work(&in_hand, &member.syncs, &frame, answering),
                 Err(errno) => refuse(&frame, errno, answering),
             },
             Standing::Fenced => refuse(&frame, Errno::ESTALE, answering),
@@ -121,7 +123,13 @@ impl Core {
         }
     }
 
-    fn work(&self, in_hand: &InHand<'_>, frame: &Frame, answering: Answering) -> Result<Next, WireFault> {
+    fn work(
+        &self,
+        in_hand: &InHand<'_>,
+        syncs: &Arc<AtomicUsize>,
+        frame: &Frame,
+        answering: Answering,
+    ) -> Result<Next, WireFault> {
         match frame.header.kind {
             FrameKind::Bye => {
                 self.sessions.bye(in_hand.session());
@@ -138,7 +146,7 @@ impl Core {
                 }
             }
             _ => match query::decode(&frame.body) {
-                Ok(query) => self.call(in_hand, query, answering),
+                Ok(query) => self.call(in_hand, syncs, query, answering),
                 Err(WireFault::Unknown { .. }) => answering.done(Err(Errno::EOPNOTSUPP)),
                 Err(fault) => {
                     answering.done(Err(Errno::EPROTO));
@@ -149,13 +157,13 @@ impl Core {
         Ok(Next::GoOn)
     }
 
-    fn call(&self, in_hand: &InHand<'_>, query: Query<'_>, answering: Answering) {
+    fn call(&self, in_hand: &InHand<'_>, syncs: &Arc<AtomicUsize>, query: Query<'_>, answering: Answering) {
         let (session, desk) = (in_hand.session().id, in_hand.desk());
         let sequence = answering.sequence;
         match query {
             Query::Ping => answering.done(Ok(())),
             Query::Status => answering.answer(&Ok(Answer::Bytes(self.status().as_bytes()))),
-            Query::Sync { .. } => self.volume.sync(Box::new(move |result| answering.done(result))),
+            Query::Sync { .. } => self.sync(syncs, answering),
             Query::GetLock { ino, lock } => {
                 desk.test(Ask { session, sequence, ino, lock: &lock }, answering.lock());
             }
@@ -189,6 +197,19 @@ impl Core {
         let mut body = Vec::new();
         let payload = Found::encode(&self.volume.query(session, query), &mut body);
         answering.frame(FrameKind::Answer, body, payload);
+    }
+
+    /// Answers when the disk has it. What waits is bounded: beyond that the connection's own thread waits.
+    fn sync(&self, syncs: &Arc<AtomicUsize>, answering: Answering) {
+        if syncs.load(Ordering::Relaxed) >= SYNCS_MAX {
+            return answering.done(self.volume.sync_wait());
+        }
+        syncs.fetch_add(1, Ordering::Relaxed);
+        let syncs = Arc::clone(syncs);
+        self.volume.sync(Box::new(move |result| {
+            syncs.fetch_sub(1, Ordering::Relaxed);
+            answering.done(result);
+        }));
     }
 
     fn observe(&self, frame: &Frame, answering: Answering) -> Result<Next, WireFault> {

@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Largest body of a handshake frame.
 const HELLO_BYTES_MAX: usize = 64 << 10;
@@ -55,10 +55,10 @@ impl<'s> Timed<'s> {
         Self { socket, until: Some(until) }
     }
 
-    /// The peer is known: it may be silent for as long as its session lives.
-    pub(super) fn trust(&mut self) -> io::Result<()> {
+    /// The peer is known: it may be silent for so long, or without a limit where its session has one.
+    pub(super) fn trust(&mut self, silence: Option<Duration>) -> io::Result<()> {
         self.until = None;
-        self.socket.set_read_timeout(None)
+        self.socket.set_read_timeout(silence)
     }
 }
 
@@ -176,7 +176,7 @@ impl Core {
             read_only: false,
             program: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        Ok((Member { id, version, standing }, welcome))
+        Ok((Member { id, version, standing, syncs: Arc::default() }, welcome))
     }
 }
 

@@ -184,3 +184,77 @@ impl Gate {
         Sweep::Now
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{About, Closer, Event, Phase, Session, SessionId, Sweep};
+    use crate::base::Errno;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn session() -> Session {
+        Session::new(SessionId(1), About::default(), Phase::Lost, at(0))
+    }
+
+    fn closer(closed: &Arc<AtomicUsize>) -> Closer {
+        let closed = Arc::clone(closed);
+        Box::new(move || {
+            closed.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    #[test]
+    fn a_session_is_swept_once_and_only_after_the_last_frame_in_hand() {
+        let session = session();
+        let closed = Arc::default();
+        assert!(session.attach(1, closer(&closed), false, at(0)));
+        session.enter(1, at(1)).unwrap();
+        session.enter(1, at(1)).unwrap();
+        assert_eq!(session.end(Event::Bye), Sweep::No);
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+        assert_eq!(session.enter(1, at(2)), Err(Errno::ESTALE));
+        assert_eq!(session.leave(at(2)), Sweep::No);
+        assert_eq!(session.leave(at(2)), Sweep::Now);
+        assert_eq!(session.end(Event::Bye), Sweep::No);
+        assert!(!session.attach(2, closer(&closed), false, at(3)));
+    }
+
+    #[test]
+    fn a_connection_that_was_replaced_is_closed_and_its_frames_are_not_taken() {
+        let session = session();
+        let closed = Arc::default();
+        assert!(session.attach(1, closer(&closed), false, at(0)));
+        session.enter(1, at(0)).unwrap();
+        assert!(session.attach(2, closer(&closed), true, at(0)));
+        assert_eq!(closed.load(Ordering::Relaxed), 1);
+        assert_eq!(session.enter(1, at(0)), Err(Errno::ESTALE));
+        assert!(!session.wait_idle(Duration::from_millis(1)), "its last frame is still in hand");
+        assert_eq!(session.leave(at(0)), Sweep::No);
+        assert!(session.wait_idle(Duration::from_millis(1)));
+        session.detach(1, at(0));
+        session.enter(2, at(0)).unwrap();
+    }
+
+    #[test]
+    fn a_lease_runs_from_the_last_frame_or_the_loss_of_the_connection_and_not_while_the_server_works() {
+        let session = session();
+        assert!(session.attach(1, Box::new(|| {}), false, at(0)));
+        session.enter(1, at(5)).unwrap();
+        assert_eq!(session.expire(LEASE, at(100)), Sweep::No);
+        assert_eq!(session.leave(at(100)), Sweep::No);
+        assert_eq!(session.expire(LEASE, at(110)), Sweep::No);
+        session.detach(1, at(110));
+        assert_eq!(session.expire(LEASE, at(120)), Sweep::No);
+        assert_eq!(session.expire(LEASE, at(121)), Sweep::Now);
+        let local = Session::new(SessionId(2), About { local: true, ..About::default() }, Phase::Lost, at(0));
+        assert!(local.attach(1, Box::new(|| {}), false, at(0)));
+        assert_eq!(local.expire(LEASE, at(1000)), Sweep::No);
+    }
+}
