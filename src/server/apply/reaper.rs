@@ -2,9 +2,10 @@
 
 use super::Inner;
 use crate::base::{Errno, Ino};
-use crate::server::ops::{self, Reaped, Stop};
+use crate::server::ops::{self, Reaped};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What waits to be removed. Lost at a stop, found again at the start: the store lists its orphans.
 #[derive(Default)]
@@ -26,6 +27,9 @@ const ORPHANS_PER_STEP: usize = 256;
 
 /// A transaction with so many changes is committed before the next orphan.
 const CHANGES_PER_STEP: usize = 4096;
+
+/// Pause before the next try when the disk is full.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Reaper {
     pub(super) fn push(&self, dead: Vec<Ino>) {
@@ -71,27 +75,40 @@ impl Reaper {
     fn is_stopped(&self) -> bool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop
     }
+
+    /// Waits a while, or until the stop.
+    fn pause(&self) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.wake.wait_timeout_while(queue, RETRY_PAUSE, |queue| !queue.stop));
+    }
 }
 
 impl Inner {
     pub(super) fn reap_loop(&self) {
         while let Some(mut dead) = self.reaper.take() {
             while !dead.is_empty() && !self.reaper.is_stopped() {
-                if let Err(errno) = self.reap_step(&mut dead) {
-                    // Logged where it was met. These orphans stay until the next start, which finds them again.
-                    tracing::warn!(%errno, orphans = dead.len(), "orphans are kept until the next start");
-                    break;
+                match self.reap_step(&dead) {
+                    Ok(finished) => drop(dead.drain(..finished)),
+                    // Some room will be made: by others, or by the collector.
+                    Err(Errno::ENOSPC) => self.reaper.pause(),
+                    Err(errno) => {
+                        // Logged where it was met. The next start finds these orphans again.
+                        tracing::warn!(%errno, orphans = dead.len(), "orphans are kept until the next start");
+                        break;
+                    }
                 }
             }
         }
     }
 
-    /// One transaction; takes from `dead` what is finished with.
-    fn reap_step(&self, dead: &mut VecDeque<Ino>) -> Result<(), Errno> {
+    /// One transaction; returns how many of `dead` are finished with.
+    fn reap_step(&self, dead: &VecDeque<Ino>) -> Result<usize, Errno> {
         let _state = self.write_state();
         let mut txn = self.store.begin();
         let mut gone = Vec::new();
-        while let Some(ino) = dead.front().copied() {
+        let mut finished = 0;
+        for &ino in dead {
+            let before = txn.savepoint();
             // Somebody may have opened it since.
             let free = self.holds().is_free(ino);
             match if free { ops::reap(&mut txn, ino) } else { Ok(Reaped::Alive) } {
@@ -99,13 +116,12 @@ impl Inner {
                 Ok(Reaped::Gone) => gone.push(ino),
                 Ok(Reaped::Alive) => {}
                 Err(stop) => {
-                    dead.pop_front();
-                    let Stop::Fault(fault) = stop else { continue };
-                    // This one is damaged; the others need not suffer, and nothing of it was kept.
-                    return Err(Errno::from(fault));
+                    // This one is damaged, which is logged here; the others need not suffer.
+                    txn.rollback(before);
+                    let _logged = stop.errno();
                 }
             }
-            dead.pop_front();
+            finished += 1;
             if txn.changes().len() >= CHANGES_PER_STEP {
                 break;
             }
@@ -115,6 +131,6 @@ impl Inner {
         for ino in gone {
             holds.not_orphan(ino);
         }
-        Ok(())
+        Ok(finished)
     }
 }

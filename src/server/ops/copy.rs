@@ -45,5 +45,5 @@ pub(super) fn copy(txn: &mut dyn Txn, env: &Env, from: From, target: Ino, offset
     xattr::kill_capability(txn, &mut inode)?;
     touch_content(&mut inode, env);
     inodes::put(txn, &inode);
-    Ok(Done { attr: Some(inode.attr()), bytes: len, offset, ..Done::default() })
+    Ok(Done { attr: Some(inode.attr()), bytes: len, ..Done::default() })
 }

@@ -42,6 +42,8 @@ pub fn reap(txn: &mut dyn Txn, ino: Ino) -> Try<Reaped> {
     if count == EXTENTS_PER_STEP && from > 0 {
         data::clear(txn, &mut inode, from..u64::MAX)?;
         inode.size = inode.size.min(from);
+        // What has lost bytes must not come back under a name.
+        inode.flags &= !inodes::flags::LINKABLE;
         inodes::put(txn, &inode);
         return Ok(Reaped::Partly);
     }

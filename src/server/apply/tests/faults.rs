@@ -5,7 +5,7 @@ use crate::base::{ChunkId, ChunkPlace, Errno, SegmentId};
 use crate::server::chunks::memory::MemoryChunks;
 use crate::server::chunks::{ChunkFault, ChunkStore, ChunkTag, Record, Segment};
 use crate::server::meta::memory::MemoryEngine;
-use crate::server::meta::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit};
+use crate::server::meta::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit, inodes};
 use crate::server::store::Store;
 use crate::wire::{MakeFlags, Mutation, Outcome, outcome};
 use std::ops::ControlFlow;
@@ -176,6 +176,38 @@ fn a_full_disk_refuses_and_recovers() {
     keys.set(GOOD);
     assert!(apply().is_ok(), "nothing was done and nothing recorded, so it is done now");
     assert_eq!(rig.volume.holds_of(rig.session), 1);
+}
+
+#[test]
+fn orphans_wait_for_room_and_are_not_forgotten() {
+    let (rig, keys, _) = rig();
+    let gone = ["a", "b", "c"].map(|text| {
+        rig.file(ROOT, text);
+        rig.unlink(ROOT, text).unwrap().orphan.unwrap()
+    });
+    keys.set(FULL);
+    rig.volume.release(rig.session, &gone);
+    assert_eq!(rig.volume.usage().unwrap().inodes, 4);
+    keys.set(GOOD);
+    rig.volume.wait_reaped();
+    assert_eq!(rig.volume.usage().unwrap().inodes, 1);
+}
+
+#[test]
+fn a_damaged_orphan_stops_no_other() {
+    let (rig, ..) = rig();
+    let gone = ["a", "b", "c"].map(|text| {
+        rig.file(ROOT, text);
+        rig.unlink(ROOT, text).unwrap().orphan.unwrap()
+    });
+    let mut txn = rig.volume.store().begin();
+    let mut inode = inodes::get(&txn, gone[1]).unwrap().unwrap();
+    inode.nlink = 1;
+    inodes::put(&mut txn, &inode);
+    txn.commit().unwrap();
+    rig.release(&gone);
+    assert_eq!(rig.volume.usage().unwrap().inodes, 2);
+    assert!(rig.attr(gone[1]).is_ok());
 }
 
 #[test]
