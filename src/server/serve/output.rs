@@ -140,6 +140,11 @@ impl Output {
     }
 
     #[cfg(test)]
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         !self.state().closed
     }
