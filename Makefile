@@ -1,6 +1,6 @@
 # Each target is one line: what it does stands in the file it calls.
 
-.PHONY: all build run install test check bench kernels conformance ci clean
+.PHONY: all build run install test check conformance kernels bench perf ci clean
 
 all: build
 
@@ -18,19 +18,31 @@ install: build
 
 # Unit, model and real-mount tests (mounts need root or fusermount3).
 test:
-	cargo test
+	cargo test --workspace
 
 # Format, lints, layers, house rules.
 check:
-	cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test --test layers --test tidy
+	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test --test layers --test tidy
 
-# Criterion-free benches in benches/.
+# pjdfstest, fsx (FSX_SECONDS=60 FSX_SEEDS="1 2 3 4 5 6 7 8") and real programs on a mount of each transport; root.
+conformance:
+	tests/conformance/pjdfstest.sh && tests/conformance/fsx.sh && tests/conformance/programs.sh
+
+# Boots Linux 5.10, 6.1 and 6.12 in QEMU with the program inside.
+kernels:
+	tests/kernels/run.sh
+
+# The steps of a request inside the process: time and allocations.
 bench:
 	cargo bench
 
-# What CI runs.
+# Real mounts, measured from outside and interleaved: WORKLOAD=transport or memory; see perf/README.md.
+perf:
+	cargo build --release --workspace && target/release/perf $(or $(WORKLOAD),transport)
+
+# What CI runs, without the installing.
 ci:
-	sh .ci/run
+	scripts/ci.sh
 
 clean:
 	cargo clean
