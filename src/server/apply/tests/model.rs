@@ -151,7 +151,12 @@ impl Pair {
     }
 
     fn apply(&mut self, op: &Op) {
-        self.rig.advance(3);
+        // A clock that stands still, goes, and goes backwards.
+        match self.rig.last_ticket() % 3 {
+            0 => self.rig.advance(30),
+            1 => self.rig.set_back(20),
+            _ => {}
+        }
         match op {
             Op::Make { dir, name: text, kind, mode, umask, exclusive, hold } => {
                 let dir = self.dir(dir);
