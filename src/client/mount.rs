@@ -13,6 +13,8 @@
 
 mod drops;
 
+mod grace;
+
 mod pending;
 
 use super::link::{Batch, Held, Link, LinkFault, LinkOptions, LinkStatus, Owner, Target, Tickets};
@@ -20,7 +22,8 @@ use super::namespace::Namespace;
 use super::oplog::{Bounds, Record, Refused, SharedLog};
 use crate::base::{Caller, Errno};
 use crate::wire::hello::Welcome;
-use crate::wire::{Answer, Done, LockKind, Mutation, Outcome, Query, Ticket, mutation};
+use crate::wire::{Answer, Done, LockKind, LockRequest, Mutation, Outcome, Query, Ticket, mutation};
+use grace::Grace;
 use pending::Pending;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -59,9 +62,12 @@ enum Accepted {
 pub struct Mount {
     /// What the kernel and the programs have in their hands.
     pub namespace: Namespace,
+    /// For what the link calls with a plain reference.
+    myself: Weak<Self>,
     log: SharedLog,
     link: Arc<Link>,
     pending: Pending,
+    grace: Grace,
     /// The server is not in this process.
     remote: bool,
     /// `FOPEN_*` of every open file; decided at INIT.
@@ -104,17 +110,19 @@ impl Mount {
         let options = LinkOptions { settled: log.settled_counter(), ..options };
         let remote = !matches!(target, Target::Local { .. });
         let (link, welcome) = Link::open(target, options)?;
-        let mount = Arc::new(Self {
+        let mount = Arc::new_cyclic(|myself| Self {
+            myself: Weak::clone(myself),
             namespace: Namespace::default(),
             log,
             link,
             pending: Pending::default(),
+            grace: Grace::default(),
             remote,
             open_mode: AtomicU32::new(0),
             left: AtomicBool::new(false),
             left_with: OnceLock::new(),
         });
-        let owner: Weak<dyn Owner> = Arc::<Self>::downgrade(&mount);
+        let owner: Weak<dyn Owner> = mount.myself.clone();
         mount.link.set_owner(owner);
         Ok((mount, welcome))
     }
@@ -295,16 +303,21 @@ impl Owner for Mount {
 
     fn lost(&self) {
         let locks = self.namespace.locks.all();
-        let files = self.namespace.inodes.lost();
-        if !locks.is_empty() || files != 0 {
+        let open = self.namespace.inodes.lost();
+        if !locks.is_empty() || !open.is_empty() {
             tracing::error!(
                 locks = locks.len(),
-                files,
+                open = open.len(),
                 "the server has forgotten this mount: its locks are gone, and open files that have no name"
             );
         }
         for (ino, lock) in locks {
-            self.namespace.locks.granted(ino, crate::wire::LockRequest { kind: LockKind::Unlock, ..lock });
+            self.namespace.locks.granted(ino, LockRequest { kind: LockKind::Unlock, ..lock });
+        }
+        let Some(mount) = self.myself.upgrade() else { return };
+        for ino in open {
+            // The first attempt fails with the old session, which clears the way for the second.
+            mount.hold_again(ino, 3);
         }
     }
 }

@@ -45,21 +45,26 @@ impl Mount {
     fn dropped(self: &Arc<Self>, inos: &[Ino]) {
         let (waiters, again) = self.namespace.inodes.drops_done(inos);
         for ino in again {
-            let mount = Arc::clone(self);
-            self.link.call(&Query::Hold { ino }, move |answer| {
-                let drop = match answer {
-                    Ok(_) => {
-                        mount.namespace.inodes.held(ino);
-                        mount.namespace.inodes.closed(ino)
-                    }
-                    // The drop came last and the inode is gone, which only a descriptor that was never opened sees.
-                    Err(_) => mount.namespace.inodes.open_failed(ino, false),
-                };
-                if drop {
-                    mount.send_drops();
-                }
-            });
+            self.hold_again(ino, 1);
         }
         waiters.into_iter().for_each(|waiter| waiter());
+    }
+    /// Has an inode held that is counted as one more open for this. When it does not exist any more, descriptors of it
+    /// are stale. `attempts`: a session that is lost takes what is in flight with it.
+    pub(super) fn hold_again(self: &Arc<Self>, ino: Ino, attempts: u32) {
+        let mount = Arc::clone(self);
+        self.link.call(&Query::Hold { ino }, move |answer| {
+            let drop = match answer {
+                Ok(_) => {
+                    mount.namespace.inodes.held(ino);
+                    mount.namespace.inodes.closed(ino)
+                }
+                Err(Errno::EIO) if attempts > 1 => return mount.hold_again(ino, attempts - 1),
+                Err(_) => mount.namespace.inodes.open_failed(ino, false),
+            };
+            if drop {
+                mount.send_drops();
+            }
+        });
     }
 }

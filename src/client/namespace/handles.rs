@@ -16,6 +16,8 @@ pub struct Handle {
     pub flags: u32,
     /// A lock was asked for through it: its release must unlock.
     pub locked: bool,
+    /// One of its descriptors was closed after that; it may have been the last, and the release on its way.
+    pub closing: bool,
 }
 
 /// The table. READ and WRITE do not come here: their request names the inode.
@@ -35,7 +37,7 @@ impl Handles {
     /// A new number for something that is open now. Numbers are not used twice.
     pub fn open(&self, ino: Ino, flags: u32) -> HandleId {
         let id = HandleId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.shard(id).insert(id, Handle { ino, flags, locked: false });
+        self.shard(id).insert(id, Handle { ino, flags, locked: false, closing: false });
         id
     }
 
@@ -43,6 +45,13 @@ impl Handles {
     pub fn mark_locked(&self, id: HandleId) {
         if let Some(handle) = self.shard(id).get_mut(&id) {
             handle.locked = true;
+        }
+    }
+
+    /// Notes that a descriptor was closed, if locks were asked for through it.
+    pub fn mark_closing(&self, id: HandleId) {
+        if let Some(handle) = self.shard(id).get_mut(&id) {
+            handle.closing |= handle.locked;
         }
     }
 

@@ -292,18 +292,23 @@ impl Inodes {
         out
     }
 
-    /// The server has forgotten the session: it holds nothing for us. Files that are open are asked for again when
-    /// they are opened once more; those without a name are gone. Gives the number of inodes that were held.
-    pub fn lost(&self) -> usize {
-        let mut count = 0;
+    /// The server has forgotten the session: it holds nothing for us, and what had no name is gone. Gives the inodes that
+    /// are open, to be held again by the next session; each counts as one more open that asks ([`OpenStep::Ask`]).
+    #[must_use]
+    pub fn lost(&self) -> Vec<Ino> {
+        let mut open = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for inode in shard.inodes.values_mut().filter(|inode| inode.hold == Hold::Held) {
-                inode.hold = Hold::Doubtful;
-                count += 1;
+            for (ino, inode) in shard.inodes.iter_mut().filter(|(_, inode)| inode.hold == Hold::Held) {
+                inode.hold = Hold::Free;
+                if inode.opens > 0 {
+                    inode.opens += 1;
+                    open.push(*ino);
+                }
             }
+            shard.inodes.retain(|_, inode| !inode.dead());
         }
-        count
+        open
     }
 
     /// Counts, for the operator. Walks the table.

@@ -50,6 +50,20 @@ impl Locks {
         table.get(&ino).is_some_and(|locks| locks.iter().any(|lock| lock.owner == LockOwner::Record(owner)))
     }
 
+    /// Handles whose locks here stand in the way of `lock`.
+    #[must_use]
+    pub fn in_the_way(&self, ino: Ino, lock: &LockRequest) -> Vec<HandleId> {
+        let table = self.table();
+        let held = table.get(&ino).into_iter().flatten();
+        held.filter(|held| conflict(held, lock)).map(|held| HandleId(held.handle)).collect()
+    }
+
+    /// Whether this mount has no locks at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inodes.load(Ordering::Acquire) == 0
+    }
+
     /// All of them, for a server that has to be told again.
     #[must_use]
     pub fn all(&self) -> Vec<(Ino, LockRequest)> {
@@ -80,6 +94,16 @@ impl Locks {
     fn table(&self) -> MutexGuard<'_, FxHashMap<Ino, Vec<LockRequest>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether two locks cannot be held at the same time.
+fn conflict(a: &LockRequest, b: &LockRequest) -> bool {
+    let alike = matches!(
+        (a.owner, b.owner),
+        (LockOwner::Flock(_), LockOwner::Flock(_)) | (LockOwner::Record(_), LockOwner::Record(_))
+    );
+    let one_writes = a.kind == LockKind::Write || b.kind == LockKind::Write;
+    alike && a.owner != b.owner && one_writes && a.start <= b.end && b.start <= a.end
 }
 
 /// Adds to `out` what `held` keeps outside the range of `new`.

@@ -140,6 +140,22 @@ fn an_open_that_was_given_up_is_dropped_unless_another_holds() {
 }
 
 #[test]
+fn a_lost_session_leaves_the_open_files_to_be_held_again() {
+    let inodes = Inodes::default();
+    inodes.created(FILE, false);
+    inodes.created(Ino(8), false);
+    assert!(!inodes.orphaned(Ino(8)));
+    assert!(!inodes.closed(Ino(8)));
+    assert_eq!(inodes.lost(), [FILE]);
+    assert_eq!(inodes.all_held(), []);
+    inodes.held(FILE);
+    assert!(!inodes.closed(FILE));
+    assert!(inodes.closed(FILE));
+    assert!(!inodes.forget(Ino(8), 1), "it went with the session");
+    assert_eq!(drop_all(&inodes), [FILE]);
+}
+
+#[test]
 fn one_drop_is_on_its_way_at_a_time_and_the_rest_gathers() {
     let inodes = Inodes::default();
     for ino in 10..20 {

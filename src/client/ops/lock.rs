@@ -1,8 +1,8 @@
 //! Locks live on the server, so that all mounts see them: GETLK, SETLK, SETLKW for fcntl, OFD and flock.
 
 use super::{Context, Reply, stale, success, unexpected};
-use crate::base::HandleId;
-use crate::client::mount::Interrupt;
+use crate::base::{Errno, HandleId, Ino};
+use crate::client::mount::{Interrupt, Mount};
 use crate::kernel::decode;
 use crate::wire::{Answer, LockKind, LockOwner, LockRequest, Query};
 use std::sync::Arc;
@@ -39,15 +39,49 @@ pub fn setlk<R: Reply>(cx: Context, lock: &decode::Lock, wait: bool) -> impl FnO
     }
     let interrupt = if wait { Interrupt::Lock(unique) } else { Interrupt::WhenAway(unique) };
     move |reply: R| {
-        let m = Arc::clone(&mount);
-        mount.ask(interrupt, &Query::SetLock { ino, lock, wait }, move |answer| {
-            let result = success(answer).map_err(stale);
-            if result.is_ok() {
-                m.namespace.locks.granted(ino, lock);
-            }
-            reply.done(result);
+        ask(&mount, interrupt, Wish { ino, lock, wait }, reply, move |mount, wish, reply| {
+            mount.lock_refused(wish.ino, move |mount| {
+                ask(mount, interrupt, wish, reply, |_, _, reply: R| reply.errno(Errno::EAGAIN));
+            });
         });
     }
+}
+
+/// A lock that is asked for.
+#[derive(Clone, Copy)]
+struct Wish {
+    ino: Ino,
+    lock: LockRequest,
+    wait: bool,
+}
+
+/// Asks for a lock; `refused` decides when what is in its way may be a file that is being closed here.
+fn ask<R: Reply>(
+    mount: &Arc<Mount>,
+    interrupt: Interrupt,
+    wish: Wish,
+    reply: R,
+    refused: impl FnOnce(&Arc<Mount>, Wish, R) + Send + 'static,
+) {
+    let m = Arc::clone(mount);
+    let releases = mount.lock_releases();
+    let Wish { ino, lock, wait } = wish;
+    mount.ask(interrupt, &Query::SetLock { ino, lock, wait }, move |answer| match success(answer) {
+        Ok(()) => {
+            m.namespace.locks.granted(ino, lock);
+            reply.empty();
+        }
+        Err(Errno::EAGAIN) if m.lock_releases() != releases || blocked_by_a_close(&m, ino, &lock) => {
+            refused(&m, wish, reply)
+        }
+        Err(errno) => reply.errno(stale(errno)),
+    });
+}
+
+/// Whether a file through which a lock in the way was set may be on its way to RELEASE, or has just been there.
+fn blocked_by_a_close(mount: &Mount, ino: Ino, lock: &LockRequest) -> bool {
+    let handles = mount.namespace.locks.in_the_way(ino, lock);
+    handles.iter().any(|id| mount.namespace.handles.get(*id).is_none_or(|handle| handle.closing))
 }
 
 fn request(lock: &decode::Lock) -> LockRequest {

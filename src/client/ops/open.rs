@@ -116,6 +116,9 @@ pub(super) fn truncate_if_asked(
 pub fn flush<R: Reply>(cx: Context, args: &FlushIn) -> Option<impl FnOnce(R) + use<R>> {
     let (ino, owner) = (cx.ino, args.lock_owner);
     let mount = cx.mount;
+    if !mount.namespace.locks.is_empty() {
+        mount.namespace.handles.mark_closing(HandleId(args.fh));
+    }
     mount.namespace.locks.owner_has_any(ino, owner).then_some(move |reply: R| {
         let m = Arc::clone(&mount);
         mount.ask(Interrupt::Never, &Query::UnlockOwner { ino, owner }, move |answer| {
@@ -152,6 +155,7 @@ fn unlock_handle<R: Reply>(
     mount.ask(Interrupt::Never, &Query::UnlockHandle { ino, handle: id.0 }, move |answer| {
         m.namespace.locks.unlock_handle(ino, id);
         reply.done(success(answer));
+        m.locks_released(ino);
         after(&m, ino);
     });
 }

@@ -458,6 +458,47 @@ fn a_waiting_lock_is_cancelled_by_an_interrupt_before_and_after_it_is_asked() {
 }
 
 #[test]
+fn a_lock_refused_because_of_a_file_that_closes_is_asked_for_again() {
+    let b = Bench::new();
+    let (first, second) = (b.open(FILE, true), b.open(FILE, false));
+    let flock = |handle: HandleId| Lock { owner: handle.0, flock: true, ..write_lock(handle) };
+    let try_lock = |handle| {
+        let (reply, heard) = told();
+        lock::setlk(b.cx(FILE), &flock(handle), false)(reply);
+        heard
+    };
+    let heard = try_lock(first);
+    b.server.answer(|_| (), Ok(Answer::Empty));
+    heard.now().unwrap();
+    let heard = try_lock(second);
+    b.server.answer(|_| (), Err(Errno::EAGAIN));
+    assert_eq!(heard.now(), Err(Errno::EAGAIN), "nobody has closed anything");
+
+    assert!(open::flush::<Told>(b.cx(FILE), &FlushIn { fh: first.0, ..FlushIn::default() }).is_none());
+    let heard = try_lock(second);
+    b.server.answer(|_| (), Err(Errno::EAGAIN));
+    heard.nothing();
+    let (reply, released) = told();
+    let args = ReleaseIn { fh: first.0, ..ReleaseIn::default() };
+    open::release(b.cx(FILE), &args).unwrap().unwrap()(reply);
+    b.server.asked(&Query::UnlockHandle { ino: FILE, handle: first.0 }, Ok(Answer::Empty));
+    released.now().unwrap();
+    b.server.answer(|found| assert!(matches!(found, Query::SetLock { .. })), Ok(Answer::Empty));
+    heard.now().unwrap();
+
+    // A duplicate was closed, the lock lives on: told when the grace is over.
+    assert!(open::flush::<Told>(b.cx(FILE), &FlushIn { fh: second.0, ..FlushIn::default() }).is_none());
+    let third = b.open(FILE, false);
+    let heard = try_lock(third);
+    b.server.answer(|_| (), Err(Errno::EAGAIN));
+    while b.server.is_quiet() {
+        std::thread::yield_now();
+    }
+    b.server.answer(|_| (), Err(Errno::EAGAIN));
+    assert_eq!(heard.0.recv(), Ok(Err(Errno::EAGAIN)));
+}
+
+#[test]
 fn closing_unlocks_what_was_locked_and_asks_nothing_otherwise() {
     let b = Bench::new();
     let handle = b.open(FILE, true);
