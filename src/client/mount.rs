@@ -8,7 +8,8 @@
 //! A change goes through the log: it gets its ticket and its bytes there before it is sent, and is settled when its
 //! outcome has been told. Until leases exist a batch holds one mutation, and its caller waits for it.
 //!
-//! A server that is away makes everybody wait, as a hard mount does. An interrupt ends a question then, never a change.
+//! A server that is away makes everybody wait, as a hard mount does. Who is killed meanwhile need not wait for the answer
+//! to a question; a change is never given up.
 #![forbid(unsafe_code)]
 
 mod drops;
@@ -16,6 +17,8 @@ mod drops;
 mod grace;
 
 mod pending;
+
+mod watch;
 
 use super::link::{Batch, Held, Link, LinkFault, LinkOptions, LinkStatus, Owner, Target, Tickets};
 use super::namespace::Namespace;
@@ -29,16 +32,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
+use watch::Watch;
 
-/// Which requests an interrupt can end. The number is the kernel's for the request.
+pub use watch::Asker;
+
+/// Which requests an interrupt can end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interrupt {
     /// None: the answer must be known.
     Never,
-    /// Only while the server is away.
-    WhenAway(u64),
-    /// At any time: it waits for a lock.
-    Lock(u64),
+    /// When the caller is being killed and the server is away.
+    WhenAway(Asker),
+    /// It waits for a lock: at any time, by a signal that the caller handles.
+    Lock(Asker),
 }
 
 /// A change that has its place in the log; [`Mount::apply`] sends it.
@@ -68,6 +74,7 @@ pub struct Mount {
     link: Arc<Link>,
     pending: Pending,
     grace: Grace,
+    watch: Watch,
     /// The server is not in this process.
     remote: bool,
     /// `FOPEN_*` of every open file; decided at INIT.
@@ -117,6 +124,7 @@ impl Mount {
             link,
             pending: Pending::default(),
             grace: Grace::default(),
+            watch: Watch::default(),
             remote,
             open_mode: AtomicU32::new(0),
             left: AtomicBool::new(false),
@@ -132,31 +140,23 @@ impl Mount {
     where
         F: FnOnce(Result<Answer<'_>, Errno>) + Send + 'static,
     {
-        let unique = match interrupt {
-            Interrupt::Lock(unique) => unique,
-            Interrupt::WhenAway(unique) if self.remote => unique,
+        let (asker, lock) = match interrupt {
+            Interrupt::Lock(asker) => (asker, true),
+            Interrupt::WhenAway(asker) if self.remote => (asker, false),
             Interrupt::WhenAway(_) | Interrupt::Never => {
                 self.link.call(query, done);
                 return;
             }
         };
-        if !self.pending.begin(unique) {
-            return done(Err(Errno::EINTR));
-        }
+        let unique = asker.unique;
+        self.pending.begin(asker, lock);
         let mount = Arc::clone(self);
         let sequence = self.link.call(query, move |answer| {
             mount.pending.end(unique);
             done(answer);
         });
         if self.pending.asked(unique, sequence) {
-            self.link.interrupt(sequence);
-        }
-    }
-
-    /// The caller of request `unique` got a signal.
-    pub fn interrupt(&self, unique: u64) {
-        if let Some(sequence) = self.pending.interrupt(unique) {
-            self.link.interrupt(sequence);
+            self.interrupted(unique);
         }
     }
 

@@ -46,12 +46,29 @@ pub(crate) fn can_mount() -> bool {
 impl World {
     pub(crate) fn new() -> Self {
         let scratch = tempfile::Builder::new().prefix("ringfs-mount-").tempdir().unwrap();
-        let store = Store::open(&scratch.path().join("store"), &StoreOptions::new(now(), (0, 0))).unwrap();
-        let volume = Volume::open(store, VolumeOptions::new(Arc::new(now))).unwrap();
-        let server = Server::open(volume, ServeOptions::default()).unwrap();
         let socket = scratch.path().join("socket");
-        server.listen(&Listen::Unix(socket.clone())).unwrap();
-        Self { server: Some(server), socket, mounts: AtomicUsize::new(0), scratch }
+        let mut world = Self { server: None, socket, mounts: AtomicUsize::new(0), scratch };
+        world.start();
+        world
+    }
+
+    fn start(&mut self) {
+        let folder = self.scratch.path().join("store");
+        let store = Store::open(&folder, &StoreOptions::new(now(), (0, 0))).unwrap();
+        let volume = Volume::open(store, VolumeOptions::new(Arc::new(now))).unwrap();
+        let options = ServeOptions { grace: Duration::from_secs(3), ..ServeOptions::default() };
+        let server = Server::open(volume, options).unwrap();
+        server.listen(&Listen::Unix(self.socket.clone())).unwrap();
+        self.server = Some(server);
+    }
+
+    /// Ends the server in order, does something without one, and starts the next one on the same store.
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce()) {
+        let server = self.server.take().unwrap();
+        server.shutdown().unwrap();
+        drop(server);
+        meanwhile();
+        self.start();
     }
 
     /// A client that is not mounted.

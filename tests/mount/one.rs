@@ -176,7 +176,7 @@ fn what_is_written_in_pieces_is_read_as_a_whole_and_at_every_offset() {
     let world = World::new();
     let mounted = world.plain(Way::Inside);
     let path = mounted.path("f");
-    let mut file = fs::File::options().create(true).read(true).write(true).open(&path).unwrap();
+    let mut file = fs::File::options().create_new(true).read(true).write(true).open(&path).unwrap();
     let bytes: Vec<u8> =
         (0..3_000_017u32).map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap()).collect();
     let mut at = 0;

@@ -9,7 +9,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 fn with_two(check: impl Fn(&Mounted, &Mounted)) {
     if !can_mount() {
@@ -281,7 +283,65 @@ fn a_mount_that_ends_takes_its_locks_and_open_files_with_it() {
         told.recv().unwrap().unwrap();
         let ask = || fcntl(&on_a, FcntlArg::F_SETLK(&record(libc::F_WRLCK, 0, 1)));
         assert_eq!(ask(), Err(Errno::EAGAIN));
-        b.leave(std::time::Duration::from_secs(10)).unwrap();
+        b.leave(Duration::from_secs(10)).unwrap();
         eventually("its lock is gone", || ask().is_ok());
     }
+}
+
+/// Ends the writer, also when the test fails: a scope waits for its threads.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_restart_of_the_server_costs_time_and_nothing_else() {
+    if !can_mount() {
+        return;
+    }
+    let mut world = World::new();
+    let (a, b) = (world.plain(Way::Socket), world.plain(Way::Socket));
+    let on_a = shared(&a);
+    fcntl(&on_a, FcntlArg::F_SETLK(&record(libc::F_WRLCK, 0, 10))).unwrap();
+    fs::write(a.path("gone"), "still here").unwrap();
+    let orphan = File::options().read(true).write(true).open(a.path("gone")).unwrap();
+    fs::remove_file(b.path("gone")).unwrap();
+
+    let stop = AtomicBool::new(false);
+    let point = &a.point;
+    let written = thread::scope(|scope| {
+        let _stop_whatever_happens = Stop(&stop);
+        let writer = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                fs::write(point.join(format!("f{count}")), format!("{count}")).unwrap();
+                fs::rename(point.join(format!("f{count}")), point.join(format!("g{count}"))).unwrap();
+                count += 1;
+            }
+            count
+        });
+        eventually("files are being written", || a.path("g20").exists());
+        for _ in 0..3 {
+            world.restart(|| thread::sleep(Duration::from_millis(50)));
+            let seen = fs::read_dir(&b.point).unwrap().count();
+            eventually("it goes on", || fs::read_dir(&b.point).unwrap().count() > seen + 10);
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+
+    for nth in 0..written {
+        assert_eq!(fs::read_to_string(b.path(format!("g{nth}"))).unwrap(), nth.to_string());
+        assert!(!b.path(format!("f{nth}")).exists());
+    }
+    assert_eq!(std::io::read_to_string(&orphan).unwrap(), "still here");
+    orphan.write_all_at(b"and written", 0).unwrap();
+    let on_b = shared(&b);
+    let refused = fcntl(&on_b, FcntlArg::F_SETLK(&record(libc::F_RDLCK, 5, 1)));
+    assert_eq!(refused, Err(Errno::EAGAIN), "the lock was asserted again");
+    let status = a.client.status().link;
+    assert!(status.reconnects >= 3 && status.sessions_lost == 0, "{status:?}");
 }

@@ -3,6 +3,7 @@
 //! An interrupt may overtake its request: the kernel sends the two by different ways. What comes too early is
 //! remembered for a while, so that a wait for a lock does not begin that nobody can end.
 
+use super::watch::Asker;
 use crate::client::link::Sequence;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -13,17 +14,21 @@ const SHARDS: usize = 16;
 /// Interrupts remembered, per shard. They are rare, and those of requests that have been answered are forgotten here.
 const EARLY_MAX: usize = 64;
 
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// On its way to the link.
-    Asking { interrupted: bool },
-    /// The link has it.
-    Asked(Sequence),
+/// A request that is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Request {
+    /// Who waits for it.
+    pub(super) asker: Asker,
+    /// It waits for a lock: every signal ends it.
+    pub(super) lock: bool,
+    /// Its number at the link; absent while it is on its way there.
+    pub(super) sequence: Option<Sequence>,
+    interrupted: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    requests: FxHashMap<u64, Stage>,
+    requests: FxHashMap<u64, Request>,
     early: VecDeque<u64>,
 }
 
@@ -38,27 +43,24 @@ impl Default for Pending {
 }
 
 impl Pending {
-    /// A request is going to be asked. False: it was interrupted already, and is not to be asked.
-    #[must_use]
-    pub(super) fn begin(&self, unique: u64) -> bool {
-        let mut shard = self.shard(unique);
-        if let Some(at) = shard.early.iter().position(|early| *early == unique) {
+    /// A request is going to be asked.
+    pub(super) fn begin(&self, asker: Asker, lock: bool) {
+        let mut shard = self.shard(asker.unique);
+        let early = shard.early.iter().position(|early| *early == asker.unique);
+        if let Some(at) = early {
             shard.early.remove(at);
-            return false;
         }
-        shard.requests.insert(unique, Stage::Asking { interrupted: false });
-        true
+        let request = Request { asker, lock, sequence: None, interrupted: early.is_some() };
+        shard.requests.insert(asker.unique, request);
     }
 
-    /// The link has it. True: an interrupt came in between.
+    /// The link has it. True: an interrupt came before.
     #[must_use]
     pub(super) fn asked(&self, unique: u64, sequence: Sequence) -> bool {
-        let mut shard = self.shard(unique);
-        match shard.requests.get_mut(&unique) {
-            Some(stage) => {
-                let interrupted = matches!(stage, Stage::Asking { interrupted: true });
-                *stage = Stage::Asked(sequence);
-                interrupted
+        match self.shard(unique).requests.get_mut(&unique) {
+            Some(request) => {
+                request.sequence = Some(sequence);
+                request.interrupted
             }
             // Answered before the link's call returned.
             None => false,
@@ -70,21 +72,25 @@ impl Pending {
         self.shard(unique).requests.remove(&unique);
     }
 
-    /// An interrupt came. Gives the request to interrupt, if the link has it.
+    /// An interrupt came. False: what it is for is not known, or not at the link yet, and will be told of it.
     #[must_use]
-    pub(super) fn interrupt(&self, unique: u64) -> Option<Sequence> {
+    pub(super) fn interrupt(&self, unique: u64) -> bool {
         let mut shard = self.shard(unique);
-        match shard.requests.get_mut(&unique) {
-            Some(Stage::Asked(sequence)) => return Some(*sequence),
-            Some(Stage::Asking { interrupted }) => *interrupted = true,
-            None => {
-                if shard.early.len() == EARLY_MAX {
-                    shard.early.pop_front();
-                }
-                shard.early.push_back(unique);
-            }
+        if let Some(request) = shard.requests.get_mut(&unique) {
+            request.interrupted = true;
+            return request.sequence.is_some();
         }
-        None
+        if shard.early.len() == EARLY_MAX {
+            shard.early.pop_front();
+        }
+        shard.early.push_back(unique);
+        false
+    }
+
+    /// The request, while it is without an answer.
+    #[must_use]
+    pub(super) fn get(&self, unique: u64) -> Option<Request> {
+        self.shard(unique).requests.get(&unique).copied()
     }
 
     fn shard(&self, unique: u64) -> MutexGuard<'_, Shard> {
@@ -96,28 +102,40 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use super::{EARLY_MAX, Pending};
+    use super::{Asker, EARLY_MAX, Pending};
     use crate::client::link::Sequence;
+
+    fn asker(unique: u64) -> Asker {
+        Asker { unique, pid: 1 }
+    }
 
     #[test]
     fn an_interrupt_finds_its_request_at_every_stage() {
         let pending = Pending::default();
-        assert_eq!(pending.interrupt(2), None);
-        assert!(!pending.begin(2), "it came before the request");
-        assert!(pending.begin(4));
-        assert_eq!(pending.interrupt(4), None);
+        assert!(!pending.interrupt(2), "it came before the request");
+        pending.begin(asker(2), true);
+        assert!(pending.asked(2, Sequence(8)));
+        pending.begin(asker(4), true);
+        assert!(!pending.interrupt(4));
         assert!(pending.asked(4, Sequence(9)), "it came between");
-        assert_eq!(pending.interrupt(4), Some(Sequence(9)));
-        pending.end(4);
-        assert!(!pending.asked(4, Sequence(9)));
+        pending.begin(asker(6), false);
+        assert!(!pending.asked(6, Sequence(10)));
+        assert!(pending.interrupt(6));
+        assert_eq!(pending.get(6).and_then(|request| request.sequence), Some(Sequence(10)));
+        pending.end(6);
+        assert_eq!(pending.get(6), None);
+        assert!(!pending.asked(6, Sequence(10)));
     }
 
     #[test]
     fn early_interrupts_are_bounded() {
         let pending = Pending::default();
-        for n in 0..10 * EARLY_MAX as u64 {
-            assert_eq!(pending.interrupt(32 * n), None);
+        let last = 32 * (10 * EARLY_MAX as u64 - 1);
+        for unique in (0..=last).step_by(32) {
+            assert!(!pending.interrupt(unique));
         }
-        assert!(pending.begin(0) && !pending.begin(32 * (10 * EARLY_MAX as u64 - 1)));
+        pending.begin(asker(0), true);
+        pending.begin(asker(last), true);
+        assert!(!pending.asked(0, Sequence(1)) && pending.asked(last, Sequence(2)));
     }
 }

@@ -29,7 +29,8 @@ pub fn getlk<R: Reply>(cx: Context, lock: &decode::Lock) -> impl FnOnce(R) + use
 /// SETLK and SETLKW. One that waits is answered when the lock is granted, or with EINTR when the waiting process
 /// gets a signal ([`crate::client::mount::Mount::interrupt`]).
 pub fn setlk<R: Reply>(cx: Context, lock: &decode::Lock, wait: bool) -> impl FnOnce(R) + use<R> {
-    let Context { mount, unique, ino, .. } = cx;
+    let asker = cx.asker();
+    let Context { mount, ino, .. } = cx;
     let lock = request(lock);
     let unlock = lock.kind == LockKind::Unlock;
     let wait = wait && !unlock;
@@ -37,7 +38,7 @@ pub fn setlk<R: Reply>(cx: Context, lock: &decode::Lock, wait: bool) -> impl FnO
         // Before the grant: a close that comes at the same time must not overlook it.
         mount.namespace.handles.mark_locked(HandleId(lock.handle));
     }
-    let interrupt = if wait { Interrupt::Lock(unique) } else { Interrupt::WhenAway(unique) };
+    let interrupt = if wait { Interrupt::Lock(asker) } else { Interrupt::WhenAway(asker) };
     move |reply: R| {
         ask(&mount, interrupt, Wish { ino, lock, wait }, reply, move |mount, wish, reply| {
             mount.lock_refused(wish.ino, move |mount| {

@@ -62,13 +62,13 @@ pub fn create<R: Reply>(cx: Context, args: &CreateIn, name: Name<'_>) -> impl Fn
         target: b"",
         flags: MakeFlags { hold: true, exclusive },
     };
-    let (args, caller, unique) = (*args, cx.caller, cx.unique);
+    let (args, caller, asker) = (*args, cx.caller, cx.asker());
     cx.mutate(&mutation, move |mount, reply: R, outcome| {
         let existed = outcome.is_ok_and(|done| done.existed);
         match made(outcome) {
             Ok(attr) if !existed => reply_created(mount, reply, &attr, args.flags, false),
             Ok(attr) if attr.kind() == Kind::File => {
-                finish_open(mount, unique, attr.ino, move |mount, result| match result {
+                finish_open(mount, asker, attr.ino, move |mount, result| match result {
                     Err(errno) => reply.errno(errno),
                     Ok(()) => truncate_if_asked(mount, caller, attr.ino, args.flags, args.open_flags, {
                         move |mount, result| match result {

@@ -42,7 +42,7 @@ mod tests;
 
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::{Attr, Caller, Errno, Ino};
-use crate::client::mount::{Interrupt, Mount};
+use crate::client::mount::{Asker, Interrupt, Mount};
 use crate::kernel::abi::flags::{FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES};
 use crate::kernel::abi::{AttrOut, EntryOut};
 use crate::kernel::decode::reply;
@@ -119,6 +119,10 @@ pub struct Context {
 }
 
 impl Context {
+    fn asker(&self) -> Asker {
+        Asker { unique: self.unique, pid: self.caller.pid }
+    }
+
     /// Asks the server; `then` gives the answer to the reply. An interrupt can end it while the server is away.
     fn ask<R: Reply>(
         self,
@@ -127,7 +131,7 @@ impl Context {
         then: impl FnOnce(&Arc<Mount>, R, Result<Answer<'_>, Errno>) + Send + 'static,
     ) {
         let mount = Arc::clone(&self.mount);
-        mount.ask(Interrupt::WhenAway(self.unique), query, move |answer| then(&self.mount, reply, answer));
+        mount.ask(Interrupt::WhenAway(self.asker()), query, move |answer| then(&self.mount, reply, answer));
     }
 
     /// Makes a change: reads it now, sends it when the reply is there. `then` gives its outcome to the reply.

@@ -2,7 +2,7 @@
 
 use super::{Context, Reply, attr, made, stale, success};
 use crate::base::{Attr, Caller, Errno, HandleId, Ino};
-use crate::client::mount::{Interrupt, Mount};
+use crate::client::mount::{Asker, Interrupt, Mount};
 use crate::client::namespace::OpenStep;
 use crate::kernel::abi::flags::OPEN_KILL_SUIDGID;
 use crate::kernel::abi::{FlushIn, OpenIn, OpenOut, ReleaseIn};
@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 /// OPEN: the server holds the inode before the kernel hears that it is open.
 pub fn open<R: Reply>(cx: Context, args: &OpenIn) -> impl FnOnce(R) + use<R> {
-    let Context { mount, ino, caller, unique } = cx;
+    let asker = cx.asker();
+    let Context { mount, ino, caller, .. } = cx;
     let args = *args;
     move |reply: R| {
-        finish_open(&mount, unique, ino, move |mount, result| match result {
+        finish_open(&mount, asker, ino, move |mount, result| match result {
             Err(errno) => reply.errno(errno),
             Ok(()) => truncate_if_asked(mount, caller, ino, args.flags, args.open_flags, {
                 move |mount, result| match result {
@@ -33,17 +34,17 @@ pub fn open<R: Reply>(cx: Context, args: &OpenIn) -> impl FnOnce(R) + use<R> {
 /// Counts one more open of `ino` and sees to it that the server holds it. On an error nothing is counted.
 pub(super) fn finish_open(
     mount: &Arc<Mount>,
-    unique: u64,
+    asker: Asker,
     ino: Ino,
     then: impl FnOnce(&Arc<Mount>, Result<(), Errno>) + Send + 'static,
 ) {
     let step = mount.namespace.inodes.begin_open(ino);
-    take_step(mount, unique, ino, step, then);
+    take_step(mount, asker, ino, step, then);
 }
 
 fn take_step(
     mount: &Arc<Mount>,
-    unique: u64,
+    asker: Asker,
     ino: Ino,
     step: OpenStep,
     then: impl FnOnce(&Arc<Mount>, Result<(), Errno>) + Send + 'static,
@@ -52,7 +53,7 @@ fn take_step(
     match step {
         OpenStep::Ready => then(mount, Ok(())),
         OpenStep::Ask => {
-            mount.ask(Interrupt::WhenAway(unique), &Query::Hold { ino }, move |answer| match attr(answer) {
+            mount.ask(Interrupt::WhenAway(asker), &Query::Hold { ino }, move |answer| match attr(answer) {
                 Ok(_) => {
                     m.namespace.inodes.held(ino);
                     then(&m, Ok(()));
@@ -67,7 +68,7 @@ fn take_step(
             ino,
             Box::new(move || {
                 let step = m.namespace.inodes.resume_open(ino);
-                take_step(&m, unique, ino, step, then);
+                take_step(&m, asker, ino, step, then);
             }),
         ),
     }

@@ -133,7 +133,7 @@ impl Bench {
     }
 
     fn cx_of(&self, ino: Ino, unique: u64) -> Context {
-        Context { mount: Arc::clone(&self.mount), unique, ino, caller: Caller { uid: 5, gid: 6, pid: 7 } }
+        Context { mount: Arc::clone(&self.mount), unique, ino, caller: Caller { uid: 5, gid: 6, pid: 0 } }
     }
 
     /// Opens the file; the server is asked to hold it if `ask`.
@@ -423,6 +423,13 @@ fn the_size_of_an_attribute_is_told_and_a_buffer_too_small_is_erange() {
     }
 }
 
+fn refusal(frame: &Frame, errno: Errno) -> Frame {
+    let mut body = Vec::new();
+    answer::encode(&mut body, &Err(errno));
+    let header = frame.header;
+    Frame::new(FrameKind::Answer, 1, header.session, header.sequence, body, bytes::Bytes::new())
+}
+
 fn write_lock(handle: HandleId) -> Lock {
     Lock { handle, owner: 77, start: 0, end: 9, kind: LockKind::Write, pid: 1, flock: false }
 }
@@ -437,21 +444,15 @@ fn a_waiting_lock_is_cancelled_by_an_interrupt_before_and_after_it_is_asked() {
     b.mount.interrupt(40);
     b.server.asked(&Query::CancelLock { sequence: frame.header.sequence }, Ok(Answer::Empty));
     heard.nothing();
-    let mut body = Vec::new();
-    answer::encode(&mut body, &Err(Errno::EINTR));
-    waiting(Frame::new(
-        FrameKind::Answer,
-        1,
-        frame.header.session,
-        frame.header.sequence,
-        body,
-        bytes::Bytes::new(),
-    ));
+    waiting(refusal(&frame, Errno::EINTR));
     assert_eq!(heard.now(), Err(Errno::EINTR));
 
     b.mount.interrupt(44);
     let (reply, heard) = told();
     lock::setlk(b.cx_of(FILE, 44), &write_lock(handle), true)(reply);
+    let (frame, waiting) = b.server.take();
+    b.server.asked(&Query::CancelLock { sequence: frame.header.sequence }, Ok(Answer::Empty));
+    waiting(refusal(&frame, Errno::EINTR));
     assert_eq!(heard.now(), Err(Errno::EINTR));
     assert!(b.server.is_quiet());
     assert!(b.mount.namespace.locks.all().is_empty());
