@@ -1,6 +1,8 @@
 //! The passthrough file system of fuse-backend-rs, served by each transport: what is done on the mount must be found
 //! in the directory below it, and the other way round.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
 use fuse_backend_rs::passthrough::{Config, PassthroughFs};
 use ringfs::kernel::adapter::Adapter;
 use ringfs::kernel::transport::{Choice, End, Kind, MountOptions, Options, mount, serve, unmount};

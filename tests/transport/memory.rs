@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 /// How requests are answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answers {
+pub(crate) enum Answers {
     AtOnce,
     FromAnotherThread,
 }
@@ -26,7 +26,7 @@ struct Job {
     token: Token,
 }
 
-pub struct Memory {
+pub(crate) struct Memory {
     files: Mutex<Files>,
     /// Tokens of lookups of "slow".
     pub held: Mutex<Vec<Token>>,
@@ -47,11 +47,11 @@ struct Files {
 }
 
 impl Memory {
-    pub fn new(answers: Answers) -> Arc<Self> {
+    pub(crate) fn new(answers: Answers) -> Arc<Self> {
         Self::with_ttl(answers, Duration::ZERO)
     }
 
-    pub fn with_ttl(answers: Answers, ttl: Duration) -> Arc<Self> {
+    pub(crate) fn with_ttl(answers: Answers, ttl: Duration) -> Arc<Self> {
         Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
             let jobs = (answers == Answers::FromAnotherThread).then(|| {
                 let (sender, jobs) = channel::<Job>();

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes a second on an idle machine; a loaded one gets a minute before it counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All transports, or none with a printed reason.
-pub fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Kind> {
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: mounting needs root");
         return Vec::new();
@@ -30,7 +30,7 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 /// Polls `condition` until it holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -39,7 +39,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Mounts a new device on `dir`.
-pub fn mount_device(dir: &Path) -> OwnedFd {
+pub(crate) fn mount_device(dir: &Path) -> OwnedFd {
     let device: OwnedFd =
         std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap().into();
     let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
@@ -50,7 +50,7 @@ pub fn mount_device(dir: &Path) -> OwnedFd {
 }
 
 /// Number of the connection mounted on `dir`, without asking the mount itself.
-pub fn connection(dir: &Path) -> u32 {
+pub(crate) fn connection(dir: &Path) -> u32 {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = dir.to_str().unwrap();
     let line = table.lines().find(|line| line.split(' ').nth(4) == Some(dir)).unwrap();
@@ -58,20 +58,19 @@ pub fn connection(dir: &Path) -> u32 {
 }
 
 /// A served mount that goes away with this value.
-pub struct Mounted {
+pub(crate) struct Mounted {
     pub dir: PathBuf,
     pub running: Option<Running>,
-    pub connection: u32,
     over: Arc<AtomicBool>,
     _folder: tempfile::TempDir,
 }
 
 impl Mounted {
-    pub fn new(kind: Kind, handler: Arc<dyn Handler>) -> Self {
+    pub(crate) fn new(kind: Kind, handler: Arc<dyn Handler>) -> Self {
         Self::with(handler, &Options { choice: Choice::Only(kind), ..Options::default() })
     }
 
-    pub fn with(handler: Arc<dyn Handler>, options: &Options) -> Self {
+    pub(crate) fn with(handler: Arc<dyn Handler>, options: &Options) -> Self {
         let folder = tempfile::Builder::new().prefix("ringfs-transport-").tempdir().unwrap();
         let dir = folder.path().canonicalize().unwrap();
         let device = mount_device(&dir);
@@ -83,19 +82,19 @@ impl Mounted {
         }
         let over = Arc::new(AtomicBool::new(false));
         watch(number, dir.clone(), over.clone());
-        Self { dir, running: Some(running.unwrap()), connection: number, over, _folder: folder }
+        Self { dir, running: Some(running.unwrap()), over, _folder: folder }
     }
 
-    pub fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// Unmounts and waits for the end.
-    pub fn unmount(mut self) -> End {
+    pub(crate) fn unmount(mut self) -> End {
         eventually("unmount", || nix::mount::umount(&self.dir).is_ok());
         self.running.take().unwrap().wait()
     }
