@@ -107,6 +107,9 @@ impl Drop for Mounted {
             let _ = running.abort();
             let _ = nix::mount::umount2(&self.dir, MntFlags::MNT_DETACH);
             running.wait();
+        } else {
+            // An aborted mount has ended, but stands in the table until it is taken out.
+            let _ = nix::mount::umount2(&self.dir, MntFlags::MNT_DETACH);
         }
         self.over.store(true, Ordering::Release);
     }
