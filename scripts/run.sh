@@ -24,7 +24,7 @@ if [ -n "$missing" ]; then
         exit 1
     fi
 fi
-command -v cargo >/dev/null || { echo "make run: no cargo; install it from https://rustup.rs" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "make run: no cargo; install it with rustup" >&2; exit 1; }
 
 say "building"
 cargo build --release

@@ -38,7 +38,7 @@ impl Mount {
             }
             None => Command::new(ringfs),
         };
-        command.arg("mount").arg("--foreground").args(options).arg(source).arg(&point);
+        command.args(["mount", "--foreground", "--log-level", "warn"]).args(options).arg(source).arg(&point);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let daemon = command.spawn().map_err(|error| format!("{}: {error}", ringfs.display()))?;
         let mut mount = Self { daemon, ringfs: ringfs.to_path_buf(), scratch, point };
