@@ -3,11 +3,14 @@
 use crate::ground::{Mounted, Way, World, can_mount, eventually};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -344,4 +347,49 @@ fn a_restart_of_the_server_costs_time_and_nothing_else() {
     assert_eq!(refused, Err(Errno::EAGAIN), "the lock was asserted again");
     let status = a.client.status().link;
     assert!(status.reconnects >= 3 && status.sessions_lost == 0, "{status:?}");
+}
+
+#[test]
+fn who_waits_for_a_server_that_is_away_can_be_killed_and_is_not_disturbed_otherwise() {
+    if !can_mount() {
+        return;
+    }
+    let mut world = World::new();
+    let mounted = world.plain(Way::Socket);
+    fs::write(mounted.path("f"), "content\n").unwrap();
+    let path = mounted.path("f").display().to_string();
+    // The shell itself opens the file, handles the signal, and goes on.
+    let script = format!("trap 'echo signal' USR1; read word < {path}; echo $? $word");
+    let mut patient = None;
+    world.restart(|| {
+        let spawn = |script: &str| {
+            Command::new("sh")
+                .args(["-c", script])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let doomed = spawn(&format!("exec cat {path}"));
+        let waiting = spawn(&script);
+        let asleep = |child: &Child| {
+            let state = fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap();
+            state.contains("request_wait_answer") || state.contains("fuse")
+        };
+        eventually("both wait for the server", || asleep(&doomed) && asleep(&waiting));
+        kill(pid(&waiting), Signal::SIGUSR1).unwrap();
+        kill(pid(&doomed), Signal::SIGTERM).unwrap();
+        let doomed = std::sync::Mutex::new(doomed);
+        eventually("the one that was killed is gone", || {
+            doomed.lock().unwrap().try_wait().unwrap().is_some()
+        });
+        patient = Some(waiting);
+    });
+    let out = patient.unwrap().wait_with_output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(text, "signal\n0 content\n", "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
