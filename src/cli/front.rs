@@ -36,6 +36,32 @@ pub(super) struct Front {
     volume: Option<String>,
 }
 
+/// Whether the words about a source make sense, before anything is touched.
+///
+/// # Errors
+/// [`super::fail::Exit::Usage`].
+pub(super) fn judge(args: &MountArgs) -> Result<(), Failure> {
+    if args.source == NULL {
+        return Ok(());
+    }
+    if args.bare {
+        return Err(Failure::usage("--bare is for the source null: alone"));
+    }
+    if server_address::is_address(&args.source) {
+        if args.times.lease.or(args.times.grace).is_some() {
+            return Err(Failure::usage("lease and grace are the server's: give them to `ringfs serve`"));
+        }
+        return server_address::parse(&args.source).map(|_| ());
+    }
+    if args.source.contains(':') && !args.source.contains('/') {
+        return Err(Failure::usage(format!(
+            "source {}: use a directory (with a slash in it), unix:PATH, tcp://HOST:PORT or null:",
+            args.source
+        )));
+    }
+    Ok(())
+}
+
 impl Front {
     /// Opens the source of a mount at `point`.
     ///
@@ -45,20 +71,11 @@ impl Front {
         if args.source == NULL {
             return Ok(Self::null(args.bare));
         }
-        if args.bare {
-            return Err(Failure::usage("--bare is for the source null: alone"));
-        }
         let mut options = LinkOptions::new(&point.display().to_string()).map_err(Failure::new)?;
         if server_address::is_address(&args.source) {
             let target = server_address::parse(&args.source)?;
             options.secret = server_address::optional_secret(args.times.secret_file.as_deref())?;
             return Self::connected(target.to_string(), target, options, None);
-        }
-        if args.source.contains(':') && !args.source.contains('/') {
-            return Err(Failure::usage(format!(
-                "source {}: use a directory (with a slash in it), unix:PATH, tcp://HOST:PORT or null:",
-                args.source
-            )));
         }
         let folder = server_address::settled(Path::new(&args.source))?;
         if point.starts_with(&folder) {

@@ -3,11 +3,13 @@
 use super::args::DaemonArgs;
 use super::fail::Failure;
 use super::server_address;
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -50,7 +52,7 @@ pub(super) fn start(target: &Target, level: &str) -> Result<Log, Failure> {
         Target::System => connect().map_or(Sink::Nowhere, Sink::System),
     };
     let plain = !matches!(sink, Sink::Stderr);
-    let log = Log(Arc::new(Mutex::new(sink)));
+    let log = Log { sink: Arc::new(Mutex::new(sink)), warnings: Arc::default() };
     let events = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     let colours = !plain && io::IsTerminal::is_terminal(&io::stderr());
     let set = events.with_ansi(colours).with_writer(log.clone()).try_init();
@@ -62,9 +64,21 @@ pub(super) fn start(target: &Target, level: &str) -> Result<Log, Failure> {
     Ok(log)
 }
 
+/// Warnings and errors kept in memory for `ringfs status`.
+const WARNINGS_KEPT: usize = 20;
+
 /// The log of this process.
 #[derive(Clone, Debug)]
-pub(super) struct Log(Arc<Mutex<Sink>>);
+pub(super) struct Log {
+    sink: Arc<Mutex<Sink>>,
+    warnings: Arc<Mutex<VecDeque<String>>>,
+}
+
+/// Writes one event.
+pub(super) struct Line {
+    log: Log,
+    warns: bool,
+}
 
 #[derive(Debug)]
 enum Sink {
@@ -77,7 +91,7 @@ enum Sink {
 impl Log {
     /// Opens the log file anew by its name; whoever rotated it has moved the old one away.
     pub(super) fn reopen(&self) {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         if let Sink::File(path, file) = &mut *sink {
             // On failure the old file goes on: better than no log.
             if let Ok(fresh) = open(path) {
@@ -85,19 +99,23 @@ impl Log {
             }
         }
     }
-}
 
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+    /// The latest warnings and errors, oldest first.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.iter().cloned().collect()
     }
-}
 
-impl Write for Log {
-    /// Takes one whole line. A line that cannot be written is lost: a daemon does not stop for its log.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut sink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn keep(&self, line: &[u8]) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.len() == WARNINGS_KEPT {
+            warnings.pop_front();
+        }
+        warnings.push_back(String::from_utf8_lossy(line.trim_ascii()).into_owned());
+    }
+
+    fn put(&self, line: &[u8]) {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         let written = match &mut *sink {
             Sink::Stderr => io::stderr().write_all(line),
             Sink::File(_, file) => file.write_all(line),
@@ -110,6 +128,28 @@ impl Write for Log {
             Sink::Nowhere => Ok(()),
         };
         drop(written);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { log: self.clone(), warns: false }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        Line { log: self.clone(), warns: *event.level() <= Level::WARN }
+    }
+}
+
+impl Write for Line {
+    /// Takes one whole line. A line that cannot be written is lost: a daemon does not stop for its log.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.log.put(line);
+        if self.warns {
+            self.log.keep(line);
+        }
         Ok(line.len())
     }
 

@@ -7,7 +7,7 @@
 use super::args::{MountArgs, Question, TransportArg};
 use super::daemon::{self, Signals};
 use super::fail::{self, Exit, Failure};
-use super::front::Front;
+use super::front::{self, Front};
 use super::log::{self, Log};
 use super::mountinfo::{self, Mount};
 use super::probe::{self, Answer};
@@ -44,8 +44,11 @@ pub(super) fn run(args: MountArgs, line: &[OsString]) -> Result<ExitCode, Failur
         return remount::run(&args.dir, &args.options);
     }
     let mut kernel = options::apply(&mut args)?;
+    front::judge(&args)?;
     let point = settle_point(&args.dir)?;
     refuse_own_mount(&point)?;
+    // Before a store is made for a mount that cannot be.
+    transport::mount::check(&point, &kernel).map_err(Failure::new)?;
     if !args.daemon.foreground && !daemon::is_child() {
         return daemon::start_and_wait(line);
     }
@@ -58,7 +61,7 @@ pub(super) fn run(args: MountArgs, line: &[OsString]) -> Result<ExitCode, Failur
     if daemon::is_child() {
         daemon::leave_terminal();
     }
-    let daemon = Daemon::start(&args, &point, &kernel, front, signals)?;
+    let daemon = Daemon::start(&args, &point, &kernel, front, signals, &log)?;
     daemon.run(&log)
 }
 
@@ -115,6 +118,7 @@ impl Daemon {
         kernel: &MountOptions,
         front: Front,
         signals: Signals,
+        log: &Log,
     ) -> Result<Self, Failure> {
         let front = Arc::new(front);
         let device = transport::mount(point, kernel).map_err(|fault| front.give_up(fault))?;
@@ -131,13 +135,11 @@ impl Daemon {
                 return Err(front.give_up(fault));
             }
         };
-        if let Some(why) = running.fallback() {
-            tracing::warn!("transport {}: {why}", running.kind());
-            if daemon::is_child() {
-                fail::warn(format!("transport {}: {why}", running.kind()));
-            }
+        // In the foreground the log line is on the terminal already.
+        if let Some(why) = running.fallback().filter(|_| daemon::is_child()) {
+            fail::warn(format!("transport {}: {why}", running.kind()));
         }
-        let subject = Arc::new(Watched::new(Arc::clone(&front), &running));
+        let subject = Arc::new(Watched::new(Arc::clone(&front), &running, log.clone()));
         let (tell, events) = channel();
         signals.listen(tell.clone(), Event::Signal)?;
         watch_end(running, tell)?;
@@ -293,11 +295,12 @@ struct Watched {
     monitor: Monitor,
     /// What does not change: transport and features.
     fixed: Value,
+    log: Log,
     since: Instant,
 }
 
 impl Watched {
-    fn new(front: Arc<Front>, running: &Running) -> Self {
+    fn new(front: Arc<Front>, running: &Running, log: Log) -> Self {
         let agreed = running.negotiated();
         let fixed = json!({
             "in_use": running.kind().to_string(),
@@ -308,7 +311,7 @@ impl Watched {
             "max_readahead_bytes": agreed.max_readahead,
             "threads": agreed.threads,
         });
-        Self { front, monitor: running.monitor(), fixed, since: Instant::now() }
+        Self { front, monitor: running.monitor(), fixed, log, since: Instant::now() }
     }
 }
 
@@ -323,6 +326,7 @@ impl Subject for Watched {
                 "version": env!("CARGO_PKG_VERSION"),
                 "up_seconds": self.since.elapsed().as_secs(),
                 "resident_bytes": resident_bytes(),
+                "warnings": self.log.warnings(),
             },
             "transport": self.fixed,
             "requests": {

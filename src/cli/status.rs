@@ -132,6 +132,13 @@ pub(super) fn tree(text: &mut String, value: &Value, depth: usize) {
                 text.push_str(&format!("{:indent$}{label}:\n", "", indent = depth * 2));
                 tree(text, value, depth + 1);
             }
+            Value::Array(items) if name == "warnings" => {
+                text.push_str(&format!("{:indent$}{label}:\n", "", indent = depth * 2));
+                for item in items {
+                    let line = scalar_text(name, item);
+                    text.push_str(&format!("{:indent$}{line}\n", "", indent = depth * 2 + 2));
+                }
+            }
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 for (number, item) in items.iter().enumerate() {
                     text.push_str(&format!("{:indent$}{label} {number}:\n", "", indent = depth * 2));
@@ -171,6 +178,7 @@ mod tests {
             "transport": { "in_use": "uring", "why_not_better": null, "flags": ["A", "B"], "empty": {} },
             "memory_bytes": 2048,
             "sessions": [{ "host": "a", "alive": true }],
+            "warnings": ["one thing", "another"],
         });
         tree(&mut text, &status, 1);
         let lines: Vec<_> =
@@ -183,6 +191,9 @@ mod tests {
             "transport:",
             "flags A B",
             "in use uring",
+            "warnings:",
+            "one thing",
+            "another",
         ];
         assert_eq!(lines, expected);
     }

@@ -2,9 +2,11 @@
 //! mount itself, so a mount that hangs still answers `Status` and `Ping`.
 
 use super::protocol::{ASK_BYTES_MAX, Ask, Reply};
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +42,10 @@ pub trait Subject: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct ControlServer {
     path: PathBuf,
+    /// Device and inode of the socket: the name may belong to a later mount by now, since the kernel gives the number of
+    /// a connection that has ended to the next one.
+    file: (u64, u64),
+    listener: Arc<UnixListener>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,24 +61,28 @@ impl ControlServer {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = Arc::new(UnixListener::bind(path)?);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let meta = std::fs::symlink_metadata(path)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
+        let (seen, accepting) = (Arc::clone(&stop), Arc::clone(&listener));
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept_loop(&listener, &subject, &seen))?;
-        Ok(Self { path: path.to_owned(), stop, thread: Some(thread) })
+            .spawn(move || accept_loop(&accepting, &subject, &seen))?;
+        let file = (meta.dev(), meta.ino());
+        Ok(Self { path: path.to_owned(), file, listener, stop, thread: Some(thread) })
     }
 }
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // A connection of our own wakes the accepting thread; it sees `stop` first.
-        let woken = UnixStream::connect(&self.path).is_ok();
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "control socket was removed by somebody else");
+        // Ends the wait in accept(2).
+        let woken = shutdown(self.listener.as_raw_fd(), Shutdown::Both).is_ok();
+        let ours =
+            std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file);
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket stays");
         }
         if let Some(thread) = self.thread.take()
             && woken
@@ -86,7 +96,11 @@ impl Drop for ControlServer {
 fn accept_loop(listener: &UnixListener, subject: &Arc<dyn Subject>, stop: &AtomicBool) {
     let clients = Arc::new(AtomicUsize::new(0));
     loop {
-        let stream = match listener.accept() {
+        let accepted = listener.accept();
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "control socket cannot accept");
@@ -95,9 +109,6 @@ fn accept_loop(listener: &UnixListener, subject: &Arc<dyn Subject>, stop: &Atomi
                 continue;
             }
         };
-        if stop.load(Ordering::Acquire) {
-            return;
-        }
         if clients.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
             clients.fetch_sub(1, Ordering::AcqRel);
             answer(stream, &Reply::Error(format!("{CLIENTS_MAX} requests are being answered; try again")));

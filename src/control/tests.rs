@@ -130,6 +130,15 @@ fn a_dead_socket_is_told_from_a_silent_one_and_is_replaced() {
 }
 
 #[test]
+fn a_server_whose_name_was_taken_over_ends_and_leaves_the_new_one_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_gate, first, path) = start(folder.path());
+    let (_gate, _second, _) = start(folder.path());
+    drop(first);
+    ask(&path, me(), Ask::Ping, LONG).unwrap();
+}
+
+#[test]
 fn the_folder_is_refused_when_others_can_write_to_it() {
     let uid = me();
     let made = super::place::make_folder(uid).unwrap();

@@ -29,6 +29,8 @@ fn bad_mount_points_are_each_named_with_their_remedy() {
     ringfs(&["mount", "null:", &full, "-o", "nonempty"]).fails(3, &["already", "ringfs umount"]);
     ringfs(&["umount", &full]).ok();
     ringfs(&["mount", "null:", "/dev/fd/250"]).fails(1, &["/dev/fd/250", "not an open /dev/fuse"]);
+    ringfs(&["mount", &place.at("never"), &place.at("missing")]).fails(1, &["does not exist"]);
+    assert!(!Path::new(&place.at("never")).exists(), "no store is made for a mount that cannot be");
     let inside = place.at("store/mnt");
     fs::create_dir_all(&inside).unwrap();
     ringfs(&["mount", &place.at("store"), &inside]).fails(2, &["inside"]);
@@ -104,6 +106,7 @@ fn falls_back(to: &str, remedy: &str) {
     let status = place.status();
     assert_eq!(status["transport"]["in_use"], to);
     assert!(status["transport"]["why_not_better"].as_str().unwrap().contains(remedy), "{status}");
+    assert!(status["daemon"]["warnings"].to_string().contains(remedy), "{status}");
     fs::write(format!("{}/f", place.mnt()), b"works").unwrap();
     assert_eq!(fs::read(format!("{}/f", place.mnt())).unwrap(), b"works");
     ringfs(&["umount", &place.mnt()]).ok();

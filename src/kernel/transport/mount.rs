@@ -103,6 +103,19 @@ pub fn mount(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountFault
     mount_by_helper(point, options)
 }
 
+/// Whether [`mount`] has a chance: looks at the mount point and opens the device. For a program that has other things to
+/// do first and should not begin them in vain.
+///
+/// # Errors
+/// What [`mount`] would say.
+pub fn check(point: &Path, options: &MountOptions) -> Result<(), MountFault> {
+    if descriptor_of(point).is_some() {
+        return Ok(());
+    }
+    check_point(point, options.nonempty)?;
+    open_device().map(drop)
+}
+
 /// The `N` of `/dev/fd/N`.
 #[must_use]
 pub fn descriptor_of(point: &Path) -> Option<RawFd> {
