@@ -40,7 +40,7 @@ pub(super) fn copy(txn: &mut dyn Txn, env: &Env, from: From, target: Ino, offset
     add_data(txn, &mut inode, grown)?;
     inode.size = inode.size.max(offset + len);
     if env.caller.uid != 0 {
-        kill_suidgid(&mut inode);
+        kill_suidgid(&mut inode, env);
     }
     xattr::kill_capability(txn, &mut inode)?;
     touch_content(&mut inode, env);

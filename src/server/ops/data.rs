@@ -111,7 +111,7 @@ pub(super) fn write(
     }
     inode.size = inode.size.max(end);
     if flags.kill_suidgid {
-        kill_suidgid(&mut inode);
+        kill_suidgid(&mut inode, env);
     }
     xattr::kill_capability(txn, &mut inode)?;
     touch_content(&mut inode, env);

@@ -1,6 +1,7 @@
 //! fallocate(2). Segments cannot reserve room, so plain allocation only sets the length; punching and zeroing make holes.
 
 use super::data::{clear, step_end};
+use super::setattr::kill_suidgid;
 use super::{Env, Try, must_get, touch_content, xattr};
 use crate::base::limits::FILE_BYTES_MAX;
 use crate::base::{Errno, Ino};
@@ -27,6 +28,10 @@ pub(super) fn allocate(
     }
     if mode & KEEP_SIZE == 0 {
         inode.size = inode.size.max(range.end);
+    }
+    // The request does not say it, though the kernel relies on it.
+    if env.caller.uid != 0 {
+        kill_suidgid(&mut inode, env);
     }
     xattr::kill_capability(txn, &mut inode)?;
     touch_content(&mut inode, env);

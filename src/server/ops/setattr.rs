@@ -18,7 +18,7 @@ pub(super) fn setattr(txn: &mut dyn Txn, env: &Env, ino: Ino, set: &SetAttr) -> 
     }
     let chown = set.uid.is_some() || set.gid.is_some();
     if set.kill_suidgid || (chown && !inode.is_dir()) {
-        kill_suidgid(&mut inode);
+        kill_suidgid(&mut inode, env);
     }
     if set.size.is_some() || (chown && !inode.is_dir()) {
         xattr::kill_capability(txn, &mut inode)?;
@@ -59,13 +59,15 @@ fn check_size(inode: &Inode, size: Option<u64>) -> Result<(), Errno> {
 }
 
 /// `FUSE_HANDLE_KILLPRIV_V2`: a changed or given-away program does not keep its powers. A setgid bit without the
-/// group's execute bit is no power (it meant mandatory locking).
-pub(super) fn kill_suidgid(inode: &mut Inode) {
+/// group's execute bit is no power (it meant mandatory locking), and stays where the superuser or a member of the group
+/// changes the file (`setattr_should_drop_sgid`); of a caller's groups the kernel tells one.
+pub(super) fn kill_suidgid(inode: &mut Inode, env: &Env) {
     if inode.is_dir() {
         return;
     }
     inode.mode &= !libc::S_ISUID;
-    if inode.mode & libc::S_IXGRP != 0 {
+    let trusted = env.caller.uid == 0 || env.caller.gid == inode.gid;
+    if inode.mode & libc::S_IXGRP != 0 || !trusted {
         inode.mode &= !libc::S_ISGID;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::rig::{ROOT, Rig};
 use crate::base::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
-use crate::base::{Errno, Time};
+use crate::base::{Caller, Errno, Time};
 use crate::server::apply::Found;
 use crate::wire::{MakeFlags, Mutation, Query, SetAttr, TimeSet, WriteFlags};
 
@@ -54,6 +54,27 @@ fn writing_takes_powers_away_when_asked() {
     let flags = WriteFlags { append: false, kill_suidgid: true };
     rig.run(&Mutation::Write { ino: f, offset: 0, flags, data: b"y" }).unwrap();
     assert_eq!(rig.attr(f).unwrap().mode & 0o7777, 0o755);
+}
+
+#[test]
+fn allocating_and_copying_take_powers_away_from_what_others_may_run() {
+    let rig = Rig::new();
+    let (f, source) = (rig.file(ROOT, "f"), rig.file(ROOT, "source"));
+    rig.write(source, 0, b"data").unwrap();
+    let allocate = Mutation::Allocate { ino: f, mode: 0, offset: 0, len: 9 };
+    let copy = Mutation::Copy { source, source_offset: 0, target: f, target_offset: 0, len: 4 };
+    for change in [allocate, copy] {
+        // Mode, group of the caller, mode afterwards: the group's setgid bit is left to its members where it is no power.
+        for (mode, gid, after) in [(0o6755, 0, 0o755), (0o6745, 0, 0o2745), (0o6745, 7, 0o745)] {
+            rig.set(f, SetAttr { mode: Some(mode), ..SetAttr::default() }).unwrap();
+            rig.run(&change).unwrap();
+            assert_eq!(rig.attr(f).unwrap().mode & 0o7777, mode, "the superuser's change takes nothing away");
+            rig.caller.set(Caller { uid: 1000, gid, pid: 1 });
+            rig.run(&change).unwrap();
+            rig.caller.set(Caller::ROOT);
+            assert_eq!(rig.attr(f).unwrap().mode & 0o7777, after);
+        }
+    }
 }
 
 #[test]

@@ -274,7 +274,7 @@ impl Pair {
                 let id = self.id(node);
                 let set = SetAttr { uid: Some(*uid), gid: Some(*gid), ..SetAttr::default() };
                 let done = self.run(&Mutation::SetAttr { ino: self.inos[id], set });
-                assert_eq!(done.map(drop), self.reference.chown(id, *uid, *gid));
+                assert_eq!(done.map(drop), self.reference.chown(id, *uid, *gid, self.who));
             }
             Op::SetXattr { node, key, value, flags } => {
                 let id = self.id(node);
@@ -309,7 +309,7 @@ impl Pair {
                 let (ino, offset) = (self.inos[id], u64::from(*offset));
                 let done = self.run(&Mutation::Write { ino, offset, flags, data: &data });
                 let at = (!append).then(|| usize::try_from(offset).unwrap());
-                let expected = self.reference.write(id, at, &data, *kill);
+                let expected = self.reference.write(id, at, &data, kill.then_some(self.who));
                 assert_eq!(done.map(|done| done.offset), expected.map(|at| at as u64));
                 assert!(done.is_err() || done.unwrap().bytes == data.len() as u64);
             }
@@ -325,7 +325,7 @@ impl Pair {
                 let mode = mode.cast_unsigned();
                 let done = self.run(&Mutation::Allocate { ino: self.inos[id], mode, offset, len });
                 let (at, len) = (usize::try_from(offset).unwrap(), usize::try_from(len).unwrap());
-                assert_eq!(done.map(drop), self.reference.allocate(id, *zero, *keep, at, len));
+                assert_eq!(done.map(drop), self.reference.allocate(id, (*zero, *keep), at, len, self.who));
             }
             Op::Copy { source, from, target, to, len } => {
                 let (source, target) = (self.file(source), self.file(target));

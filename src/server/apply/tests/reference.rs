@@ -317,17 +317,18 @@ impl Reference {
         Ok(())
     }
 
-    fn kill(node: &mut Node) {
+    fn kill(node: &mut Node, who: Who) {
         if !matches!(node.content, Content::Dir(_)) {
-            let group = if node.mode & 0o010 != 0 { 0o2000 } else { 0 };
+            let trusted = who.uid == 0 || who.gid == node.gid;
+            let group = if node.mode & 0o010 != 0 || !trusted { 0o2000 } else { 0 };
             node.mode &= !(0o4000 | group);
         }
     }
 
-    pub(super) fn chown(&mut self, id: Id, uid: u32, gid: u32) -> Answer<()> {
+    pub(super) fn chown(&mut self, id: Id, uid: u32, gid: u32, who: Who) -> Answer<()> {
         self.get(id)?;
         let node = self.get_mut(id);
-        Self::kill(node);
+        Self::kill(node, who);
         (node.uid, node.gid) = (uid, gid);
         self.changed(id);
         Ok(())
@@ -348,7 +349,13 @@ impl Reference {
     }
 
     /// Where it was written; `None`: at the end.
-    pub(super) fn write(&mut self, id: Id, at: Option<usize>, bytes: &[u8], kill: bool) -> Answer<usize> {
+    pub(super) fn write(
+        &mut self,
+        id: Id,
+        at: Option<usize>,
+        bytes: &[u8],
+        kill: Option<Who>,
+    ) -> Answer<usize> {
         let data = self.data(id, Errno::EINVAL)?;
         let at = at.unwrap_or(data.len());
         if bytes.is_empty() {
@@ -358,14 +365,21 @@ impl Reference {
             data.resize(at + bytes.len(), 0);
         }
         data[at..at + bytes.len()].copy_from_slice(bytes);
-        if kill {
-            Self::kill(self.get_mut(id));
+        if let Some(who) = kill {
+            Self::kill(self.get_mut(id), who);
         }
         self.content_changed(id);
         Ok(at)
     }
 
-    pub(super) fn allocate(&mut self, id: Id, zero: bool, keep: bool, at: usize, len: usize) -> Answer<()> {
+    pub(super) fn allocate(
+        &mut self,
+        id: Id,
+        (zero, keep): (bool, bool),
+        at: usize,
+        len: usize,
+        who: Who,
+    ) -> Answer<()> {
         if len == 0 {
             return Err(Errno::EINVAL);
         }
@@ -376,6 +390,9 @@ impl Reference {
         let (from, to) = (at.min(data.len()), (at + len).min(data.len()));
         if zero {
             data[from..to].fill(0);
+        }
+        if who.uid != 0 {
+            Self::kill(self.get_mut(id), who);
         }
         self.content_changed(id);
         Ok(())
@@ -396,7 +413,7 @@ impl Reference {
             return Err(Errno::EINVAL);
         }
         if len > 0 {
-            self.write(target, Some(to), &data[from..end], who.uid != 0)?;
+            self.write(target, Some(to), &data[from..end], (who.uid != 0).then_some(who))?;
         }
         Ok(len)
     }
