@@ -104,6 +104,7 @@ pub(super) fn optional_secret(path: Option<&Path>) -> Result<Option<Secret>, Fai
 /// There is none, or it does not answer.
 pub(super) fn status(address: &str, secret: Option<&Path>) -> Result<Value, Failure> {
     let mut options = LinkOptions::new("").map_err(Failure::new)?;
+    options.observer = true;
     options.secret = optional_secret(secret)?;
     let (link, welcome) = Link::open(parse(address)?, options).map_err(Failure::new)?;
     let (tell, told) = channel();

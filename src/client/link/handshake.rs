@@ -38,7 +38,7 @@ impl Terms<'_> {
             mount_point: self.options.mount_point.clone(),
             nonce: nonce.to_vec(),
             volume: self.volume.to_vec(),
-            observer: false,
+            observer: self.options.observer,
         };
         self.send_cold(socket, FrameKind::Hello, hello::encode(&hello), deadline)?;
         let mut frame = self.receive(socket, deadline, "handshake")?;

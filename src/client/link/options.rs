@@ -69,6 +69,8 @@ impl std::fmt::Debug for Secret {
 pub struct LinkOptions {
     /// Name of the first session. When a server forgets it the link goes on under a fresh one.
     pub session: SessionId,
+    /// Only looks: the server makes no session of it and answers nothing but its status.
+    pub observer: bool,
     /// Host name, for the server's operator.
     pub host: String,
     /// Mount point, for the server's operator.
@@ -100,6 +102,7 @@ impl LinkOptions {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
         Ok(Self {
             session: random_session()?,
+            observer: false,
             host: host.unwrap_or_default().trim().to_owned(),
             mount_point: mount_point.to_owned(),
             secret: None,
