@@ -1,0 +1,190 @@
+//! A server of its own and its mounts, for tests that kill both.
+
+use crate::fixture::{Place, RINGFS, Started, eventually, ringfs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::cell::RefCell;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+impl Place {
+    /// Ends the embedded mount and checks its store.
+    #[track_caller]
+    pub(crate) fn end_and_check(&self) {
+        ringfs(&["umount", &self.mnt()]).ok();
+        check(&self.at("store"));
+    }
+}
+
+/// The store is whole, down to the last byte.
+#[track_caller]
+pub(crate) fn check(store: &str) {
+    let ran = ringfs(&["fsck", "--data", store]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// Ends all mounts below a folder when the test takes too long, so that what hangs gets an error and fails.
+pub(crate) struct Guard {
+    _done: Sender<()>,
+}
+
+impl Guard {
+    pub(crate) fn new(folder: &Path, seconds: u64) -> Self {
+        let (done, ended) = channel::<()>();
+        let folder = folder.to_path_buf();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(Duration::from_secs(seconds))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                eprintln!("{} took longer than {seconds} s: its mounts are cut", folder.display());
+                abort_below(&folder);
+            }
+        });
+        Self { _done: done }
+    }
+}
+
+/// Writes to the `abort` files of the mounts below a folder.
+pub(crate) fn abort_below(folder: &Path) {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for line in table.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        if Path::new(words[4]).starts_with(folder) {
+            let minor = words[2].split(':').nth(1).unwrap();
+            let file = format!("/sys/fs/fuse/connections/{minor}/abort");
+            eprintln!("abort {}: {:?}", words[4], std::fs::write(file, "1"));
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Stage {
+    pub(crate) place: Place,
+    server: RefCell<Option<Started>>,
+    more: Vec<String>,
+    _guard: Guard,
+}
+
+impl Stage {
+    /// Starts a server; `more` are its options.
+    pub(crate) fn new(more: &[&str]) -> Self {
+        let place = Place::new();
+        let guard = Guard::new(place.path(), 400);
+        let more = more.iter().map(|word| (*word).to_owned()).collect();
+        let stage = Self { place, server: RefCell::new(None), more, _guard: guard };
+        stage.start();
+        stage
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}", self.place.at("sock"))
+    }
+
+    /// Starts the server and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(&self) {
+        let mut command = Command::new(RINGFS);
+        let log = self.place.at("server.log");
+        let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        command.args(["serve", &self.place.at("store"), "--foreground", "--listen", &self.address()]);
+        command.args(&self.more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().unwrap();
+        let mut byte = [0; 1];
+        let mut line = Vec::new();
+        let out = child.stdout.as_mut().unwrap();
+        while out.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8(line).unwrap();
+        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(line.starts_with("listening at"), "{line:?}: {}", log());
+        *self.server.borrow_mut() = Some(Started(child));
+    }
+
+    /// kill -9 of the server.
+    pub(crate) fn kill_server(&self) {
+        drop(self.server.borrow_mut().take().expect("a server"));
+    }
+
+    /// Ends the server with SIGTERM.
+    #[track_caller]
+    pub(crate) fn stop_server(&self) {
+        let mut server = self.server.borrow_mut().take().expect("a server");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.ended(), 0, "{}", self.log("server"));
+    }
+
+    /// Mounts the server at `name` in the place.
+    #[track_caller]
+    pub(crate) fn mount(&self, name: &str) -> PathBuf {
+        self.mount_with(name, &[])
+    }
+
+    #[track_caller]
+    pub(crate) fn mount_with(&self, name: &str, more: &[&str]) -> PathBuf {
+        let point = self.place.path().join(name);
+        std::fs::create_dir_all(&point).unwrap();
+        let (address, log) = (self.address(), self.place.at(&format!("{name}.log")));
+        let mut args = vec!["mount", &address, point.to_str().unwrap(), "--log", &log];
+        args.extend(more);
+        ringfs(&args).ok();
+        point
+    }
+
+    #[track_caller]
+    pub(crate) fn umount(&self, name: &str) {
+        ringfs(&["umount", "--timeout", "60", &self.place.at(name)]).ok();
+    }
+
+    /// Process of the daemon behind a mount.
+    #[track_caller]
+    pub(crate) fn daemon(&self, name: &str) -> Pid {
+        let status = ringfs(&["status", "--json", &self.place.at(name)]).ok().json();
+        Pid::from_raw(i32::try_from(status["daemon"]["pid"].as_i64().unwrap()).unwrap())
+    }
+
+    /// kill -9 of the daemon behind a mount; waits until the mount is dead.
+    #[track_caller]
+    pub(crate) fn kill_daemon(&self, name: &str) {
+        kill(self.daemon(name), Signal::SIGKILL).unwrap();
+        let point = self.place.path().join(name);
+        eventually("the mount of a killed daemon is dead", || {
+            std::fs::metadata(&point).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+        });
+    }
+
+    /// What the server says of itself.
+    #[track_caller]
+    pub(crate) fn status(&self) -> serde_json::Value {
+        ringfs(&["status", "--json", &self.address()]).ok().json()["server"].take()
+    }
+
+    pub(crate) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.place.at(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Ends mounts and server, and checks the store.
+    #[track_caller]
+    pub(crate) fn end_and_check(&self) {
+        for name in ["a", "b"] {
+            if crate::fixture::is_mounted(&self.place.path().join(name)) {
+                self.umount(name);
+            }
+        }
+        self.stop_server();
+        check(&self.place.at("store"));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in ["server", "a", "b"] {
+                eprintln!("--- {name}.log\n{}", self.log(name));
+            }
+        }
+    }
+}
