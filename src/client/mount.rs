@@ -298,7 +298,7 @@ impl Mount {
 
 impl Owner for Mount {
     fn held(&self) -> Held {
-        Held { holds: self.namespace.inodes.all_held(), locks: self.namespace.locks.all() }
+        Held { holds: self.namespace.inodes.all_held(), locks: self.namespace.locks.asserted() }
     }
 
     fn lost(&self) {

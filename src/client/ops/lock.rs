@@ -67,6 +67,7 @@ fn ask<R: Reply>(
     let m = Arc::clone(mount);
     let releases = mount.lock_releases();
     let Wish { ino, lock, wait } = wish;
+    mount.namespace.locks.asked(ino, &lock);
     mount.ask(interrupt, &Query::SetLock { ino, lock, wait }, move |answer| match success(answer) {
         Ok(()) => {
             m.namespace.locks.granted(ino, lock);

@@ -122,6 +122,7 @@ pub fn flush<R: Reply>(cx: Context, args: &FlushIn) -> Option<impl FnOnce(R) + u
     }
     mount.namespace.locks.owner_has_any(ino, owner).then_some(move |reply: R| {
         let m = Arc::clone(&mount);
+        mount.namespace.locks.owner_leaves(ino, owner);
         mount.ask(Interrupt::Never, &Query::UnlockOwner { ino, owner }, move |answer| {
             m.namespace.locks.unlock_owner(ino, owner);
             reply.done(success(answer));
@@ -153,6 +154,7 @@ fn unlock_handle<R: Reply>(
     after: impl FnOnce(&Arc<Mount>, Ino) + Send + 'static,
 ) {
     let m = Arc::clone(mount);
+    mount.namespace.locks.handle_leaves(ino, id);
     mount.ask(Interrupt::Never, &Query::UnlockHandle { ino, handle: id.0 }, move |answer| {
         m.namespace.locks.unlock_handle(ino, id);
         reply.done(success(answer));

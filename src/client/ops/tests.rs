@@ -527,6 +527,59 @@ fn closing_unlocks_what_was_locked_and_asks_nothing_otherwise() {
 }
 
 #[test]
+fn a_lock_that_was_asked_to_end_is_not_asserted_again() {
+    use crate::client::link::Owner;
+    use crate::wire::LockKind::{Read, Write};
+    let b = Bench::new();
+    let handle = b.open(FILE, true);
+    let ask = |lock: Lock, wait| {
+        let (reply, heard) = told();
+        lock::setlk(b.cx(FILE), &lock, wait)(reply);
+        heard
+    };
+    let asserted = || {
+        let mut all: Vec<_> = b.mount.held().locks.iter().map(|(_, l)| (l.start, l.end, l.kind)).collect();
+        all.sort_unstable_by_key(|(start, ..)| *start);
+        all
+    };
+    let granted = |lock, wait| {
+        let _heard = ask(lock, wait);
+        b.server.answer(|_| (), Ok(Answer::Empty));
+    };
+    let lock = write_lock(handle);
+    granted(lock, false);
+    // The server may have given it to another when the connection is lost before its answer has come.
+    let unlocked = ask(Lock { start: 3, end: 5, kind: LockKind::Unlock, ..lock }, false);
+    assert_eq!(asserted(), [(0, 2, Write), (6, 9, Write)]);
+    assert!(b.mount.namespace.locks.owner_has_any(FILE, 77));
+    b.server.answer(|_| (), Ok(Answer::Empty));
+    unlocked.now().unwrap();
+    let _weaker = ask(Lock { start: 7, kind: LockKind::Read, ..lock }, false);
+    assert_eq!(asserted(), [(0, 2, Write), (6, 6, Write), (7, 9, Read)]);
+    b.server.answer(|_| (), Ok(Answer::Empty));
+    // What is not held in some way may be refused, and then nothing has changed.
+    let _wider = ask(Lock { end: 20, kind: LockKind::Read, ..lock }, false);
+    b.server.answer(|_| (), Err(Errno::EAGAIN));
+    assert_eq!(asserted(), [(0, 2, Write), (6, 6, Write), (7, 9, Read)]);
+    let (reply, _closed) = told();
+    open::flush(b.cx(FILE), &FlushIn { fh: handle.0, lock_owner: 77, ..FlushIn::default() }).unwrap()(reply);
+    assert_eq!(asserted(), []);
+    b.server.answer(|_| (), Ok(Answer::Empty));
+
+    // A flock is given up before it is converted.
+    let flock = Lock { flock: true, kind: LockKind::Read, ..lock };
+    granted(flock, false);
+    let _stronger = ask(Lock { kind: LockKind::Write, ..flock }, true);
+    assert_eq!(asserted(), []);
+    b.server.answer(|_| (), Ok(Answer::Empty));
+    assert_eq!(asserted(), [(0, 9, Write)]);
+    let (reply, _released) = told();
+    let args = ReleaseIn { fh: handle.0, ..ReleaseIn::default() };
+    open::release(b.cx(FILE), &args).unwrap().unwrap()(reply);
+    assert_eq!(asserted(), []);
+}
+
+#[test]
 fn a_change_that_finds_the_log_full_waits_for_room_and_nothing_is_lost() {
     let b = Bench::new();
     let changes = (1 << 14) + 10;
