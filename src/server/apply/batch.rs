@@ -244,7 +244,7 @@ impl Pass<'_> {
             .iter()
             .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })
             .collect();
-        self.steps(ticket, env, mutation)?;
+        self.steps(ticket, env, mutation, &placed)?;
         let before = self.txn.savepoint();
         let done = ops::mutate(&mut self.txn, env, mutation, &placed).map_err(ops::Stop::errno);
         // Asked last: what is refused or changes nothing on a disk with room is so on a full one.
@@ -259,10 +259,16 @@ impl Pass<'_> {
     }
 
     /// The parts of a mutation that is too large for one transaction.
-    fn steps(&mut self, ticket: Ticket, env: &Env, mutation: &Mutation<'_>) -> Result<(), Errno> {
+    fn steps(
+        &mut self,
+        ticket: Ticket,
+        env: &Env,
+        mutation: &Mutation<'_>,
+        placed: &[Placed],
+    ) -> Result<(), Errno> {
         loop {
             let before = self.txn.savepoint();
-            match ops::step(&mut self.txn, env, mutation) {
+            match ops::step(&mut self.txn, env, mutation, placed) {
                 Ok(false) => return Ok(()),
                 Ok(true) => {
                     self.commit()?;

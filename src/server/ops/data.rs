@@ -89,7 +89,7 @@ pub(super) fn write(
 ) -> Try<Done> {
     let mut inode = file(txn, ino)?;
     let start = if flags.append { inode.size } else { offset };
-    let want: u64 = placed.iter().map(|p| u64::from(p.place.len)).sum();
+    let want = length(placed);
     if want == 0 {
         return Ok(Done { attr: Some(inode.attr()), offset: start, ..Done::default() });
     }
@@ -104,7 +104,10 @@ pub(super) fn write(
         if len == 0 {
             break;
         }
-        chunk_table::add(txn, piece.chunk, piece.place)?;
+        // An earlier step may have used the start of it.
+        if chunk_table::get(txn, piece.chunk)?.is_none_or(|chunk| chunk.place != piece.place) {
+            chunk_table::add(txn, piece.chunk, piece.place)?;
+        }
         let grown = extents::put(txn, ino, &Extent { start: at, len, chunk: piece.chunk, offset: 0 })?;
         add_data(txn, &mut inode, grown.cast_signed())?;
         at += len;
@@ -117,6 +120,37 @@ pub(super) fn write(
     touch_content(&mut inode, env);
     inodes::put(txn, &inode);
     Ok(Done { attr: Some(inode.attr()), bytes: end - start, offset: start, ..Done::default() })
+}
+
+/// Bytes that a write brings.
+fn length(placed: &[Placed]) -> u64 {
+    placed.iter().map(|piece| u64::from(piece.place.len)).sum()
+}
+
+/// One step of a write over more extents than one transaction can free: its first part. Returns whether it did anything;
+/// then the caller commits and asks again, with the same chunks. The write is not cut short instead: of a page that the
+/// kernel writes back nobody would notice that a part was not taken.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) fn write_step(
+    txn: &mut dyn Txn,
+    env: &Env,
+    ino: Ino,
+    offset: u64,
+    flags: WriteFlags,
+    placed: &[Placed],
+) -> Try<bool> {
+    // Nothing lies behind the end; and the steps of an append would each find another one.
+    if flags.append || offset >= FILE_BYTES_MAX || file(txn, ino).is_err() {
+        return Ok(false);
+    }
+    let end = offset + length(placed).min(FILE_BYTES_MAX - offset);
+    if step_end(txn, ino, offset..end)? == end {
+        return Ok(false);
+    }
+    write(txn, env, ino, offset, flags, placed)?;
+    Ok(true)
 }
 
 /// How far one transaction can change `range`: its end, or less when it holds more than [`EXTENTS_PER_STEP`] extents.

@@ -120,12 +120,12 @@ pub fn mutate(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>, placed: &[P
     }
 }
 
-/// A part of a mutation that is too large for one transaction: truncations and punched holes over thousands of extents.
+/// A part of a mutation that is too large for one transaction: truncations, punched holes and writes over thousands of extents.
 /// Returns whether it did anything; then the caller commits and asks again, and at last calls [`mutate`].
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn step(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>) -> Try<bool> {
+pub fn step(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>, placed: &[Placed]) -> Try<bool> {
     match *mutation {
         Mutation::SetAttr { ino, set: SetAttr { size: Some(size), .. } } => {
             data::trim_step(txn, env, ino, size)
@@ -133,6 +133,7 @@ pub fn step(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>) -> Try<bool> 
         Mutation::Allocate { ino, mode, offset, len } => {
             fallocate::punch_step(txn, env, ino, mode, offset, len)
         }
+        Mutation::Write { ino, offset, flags, .. } => data::write_step(txn, env, ino, offset, flags, placed),
         _ => Ok(false),
     }
 }
