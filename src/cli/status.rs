@@ -159,7 +159,7 @@ fn scalar_text(name: &str, value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(|item| scalar_text(name, item)).collect::<Vec<_>>().join(" "),
         Value::Bool(yes) => if *yes { "yes" } else { "no" }.into(),
-        Value::Number(number) if name.ends_with("bytes") => {
+        Value::Number(number) if name.split('_').any(|word| word == "bytes") => {
             number.as_u64().map_or_else(|| number.to_string(), print::bytes)
         }
         other => other.to_string(),
