@@ -28,6 +28,9 @@ pub const FRAME_BODY_BYTES_MAX: usize = 2 << 20;
 /// Largest payload of a wire frame: one READ or WRITE, or the inline data of one batch.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
+/// Most mutations of one batch: each is answered with an outcome of some 150 bytes, and these must fit one frame.
+pub const BATCH_MUTATIONS_MAX: usize = 8192;
+
 /// Largest chunk: one record of a segment. Larger writes become several chunks.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
 

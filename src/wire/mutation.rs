@@ -2,6 +2,7 @@
 
 use super::WireFault;
 use super::record::{Record, Records, push};
+use crate::base::limits::BATCH_MUTATIONS_MAX;
 use crate::base::{Caller, Ino, Name, Time};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -350,11 +351,26 @@ pub fn decode_batch<'a>(
     body: &'a [u8],
     payload: &'a [u8],
 ) -> impl Iterator<Item = Result<Decoded<'a>, WireFault>> {
+    let mut count = 0;
+    let mut unclaimed = payload.len();
     Records::new(body).map(move |record| {
         let record = record?;
+        let invalid = |what| Err(WireFault::Invalid { kind: record.kind, what });
+        count += 1;
+        if count > BATCH_MUTATIONS_MAX {
+            return invalid("more mutations than a batch may hold");
+        }
         let f: Fixed = record.fixed();
         let caller = Caller { uid: f.uid.get(), gid: f.gid.get(), pid: f.pid.get() };
-        Ok((Ticket(f.ticket.get()), caller, decode(&record, &f, payload)))
+        let mutation = decode(&record, &f, payload);
+        if let Ok(Mutation::Write { data, .. }) = &mutation {
+            // The same bytes named by thousands of writes would make one frame gigabytes on the server's disk.
+            match unclaimed.checked_sub(data.len()) {
+                Some(left) => unclaimed = left,
+                None => return invalid("writes of more bytes than the frame's payload has"),
+            }
+        }
+        Ok((Ticket(f.ticket.get()), caller, mutation))
     })
 }
 

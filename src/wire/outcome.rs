@@ -4,7 +4,7 @@
 use super::WireFault;
 use super::mutation::Ticket;
 use super::record::{Records, push};
-use crate::base::{Attr, Errno, Ino, Time};
+use crate::base::{Attr, Errno, Ino, Time, limits};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -99,6 +99,12 @@ struct Fixed {
     offset: U64,
     attr: WireAttr,
 }
+
+const _: () = {
+    // A full batch must be answerable: an outcome that does not fit is an effect that nobody learns of.
+    let bytes = super::record::RECORD_HEADER_BYTES + size_of::<Fixed>();
+    assert!(limits::BATCH_MUTATIONS_MAX * bytes <= limits::FRAME_BODY_BYTES_MAX);
+};
 
 const OUTCOME: u16 = 64;
 const HAS_ATTR: u32 = 1;

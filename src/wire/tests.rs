@@ -4,6 +4,7 @@ use super::{
     Answer, DirEntry, Done, FsStat, LockKind, LockOwner, LockRequest, MakeFlags, Mutation, Outcome, Query,
     SeekTo, SetAttr, Ticket, TimeSet, WireFault, WriteFlags, answer, mutation, outcome, query,
 };
+use crate::base::limits::BATCH_MUTATIONS_MAX;
 use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, Time};
 use proptest::prelude::{any, proptest};
 
@@ -241,4 +242,27 @@ proptest! {
             let _ = query::decode(&body);
         }
     }
+}
+
+#[test]
+fn a_batch_holds_no_more_mutations_than_can_be_answered() {
+    let (mut body, mut payload) = (Vec::new(), Vec::new());
+    for ticket in 0..=BATCH_MUTATIONS_MAX as u64 {
+        let unlink = Mutation::Unlink { parent: Ino(1), name: name(b"b") };
+        mutation::encode(&mut body, &mut payload, Ticket(ticket), CALLER, &unlink);
+    }
+    let found: Vec<_> = mutation::decode_batch(&body, &payload).collect();
+    assert!(found[..BATCH_MUTATIONS_MAX].iter().all(Result::is_ok));
+    assert!(matches!(found[BATCH_MUTATIONS_MAX], Err(WireFault::Invalid { .. })));
+}
+
+#[test]
+fn writes_cannot_name_more_bytes_than_came() {
+    let write = Mutation::Write { ino: Ino(3), offset: 0, flags: WriteFlags::default(), data: b"12345678" };
+    let (mut body, mut payload) = (Vec::new(), Vec::new());
+    mutation::encode(&mut body, &mut payload, Ticket(1), CALLER, &write);
+    // A second record that names the same bytes.
+    body.extend_from_within(..);
+    let found: Vec<_> = mutation::decode_batch(&body, &payload).collect();
+    assert!(found[0].is_ok() && matches!(found[1], Err(WireFault::Invalid { .. })), "{found:?}");
 }
