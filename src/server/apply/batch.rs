@@ -240,6 +240,13 @@ impl Pass<'_> {
             // A replay, so nothing was appended; but what it repeats has failed to be stored since.
             return Err(Errno::EIO);
         }
+        let holds = matches!(
+            mutation,
+            Mutation::Make { flags: MakeFlags { hold: true, .. }, .. } | Mutation::Tmpfile { .. }
+        );
+        if holds && !self.inner.holds().has_room(self.session) {
+            return Err(Errno::ENFILE);
+        }
         let placed: Vec<Placed> = placed
             .iter()
             .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })

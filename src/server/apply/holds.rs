@@ -13,13 +13,21 @@ pub(super) struct Holds {
     holders: HashMap<Ino, u32>,
     orphans: HashSet<Ino>,
     grace: bool,
+    /// See [`Holds::has_room`].
+    per_session_max: usize,
 }
 
 impl Holds {
     /// After a start, with the orphans found in the store.
-    pub(super) fn new(orphans: Vec<Ino>) -> Self {
+    pub(super) fn new(orphans: Vec<Ino>, per_session_max: usize) -> Self {
         let orphans = orphans.into_iter().collect();
-        Self { sessions: HashMap::new(), holders: HashMap::new(), orphans, grace: true }
+        Self { sessions: HashMap::new(), holders: HashMap::new(), orphans, grace: true, per_session_max }
+    }
+
+    /// Whether the session may hold one more. Asked before what can be refused; an orphan that a session made by
+    /// unlinking is held all the same.
+    pub(super) fn has_room(&self, session: SessionId) -> bool {
+        self.count(session) < self.per_session_max
     }
 
     /// The session holds it. Idempotent.
@@ -81,6 +89,11 @@ impl Holds {
         self.orphans.iter().copied().filter(|ino| !self.holders.contains_key(ino)).collect()
     }
 
+    /// Whether the session holds it.
+    pub(super) fn holds(&self, session: SessionId, ino: Ino) -> bool {
+        self.sessions.get(&session).is_some_and(|held| held.contains(&ino))
+    }
+
     /// How many inodes the session holds.
     pub(super) fn count(&self, session: SessionId) -> usize {
         self.sessions.get(&session).map_or(0, HashSet::len)
@@ -97,7 +110,7 @@ mod tests {
 
     #[test]
     fn an_orphan_dies_with_its_last_holder_and_once() {
-        let mut holds = Holds::new(Vec::new());
+        let mut holds = Holds::new(Vec::new(), 9);
         holds.end_grace();
         for session in [A, A, B] {
             holds.hold(session, Ino(20));
@@ -112,7 +125,7 @@ mod tests {
 
     #[test]
     fn after_a_restart_orphans_wait_for_those_who_hold_them() {
-        let mut holds = Holds::new(vec![Ino(20), Ino(21)]);
+        let mut holds = Holds::new(vec![Ino(20), Ino(21)], 9);
         holds.hold(A, Ino(20));
         assert!(!holds.is_free(Ino(21)), "somebody may still come and hold it");
         assert_eq!(holds.end_grace(), [Ino(21)]);
@@ -121,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_has_a_name_does_not_die() {
-        let mut holds = Holds::new(Vec::new());
+        let mut holds = Holds::new(Vec::new(), 9);
         holds.end_grace();
         holds.hold(A, Ino(20));
         assert_eq!(holds.release(A, &[Ino(20)]), []);

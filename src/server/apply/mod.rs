@@ -54,13 +54,20 @@ pub struct VolumeOptions {
     pub collect_grace: Duration,
     /// Pause between two looks for dead chunks; `None`: never look.
     pub collect_every: Option<Duration>,
+    /// Most inodes one session may hold open; over it opening and creating fail with ENFILE. Each takes some 50 bytes.
+    pub holds_max: usize,
 }
 
 impl VolumeOptions {
     /// The usual ones.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, collect_grace: Duration::from_secs(30), collect_every: Some(Duration::from_secs(10)) }
+        Self {
+            clock,
+            collect_grace: Duration::from_secs(30),
+            collect_every: Some(Duration::from_secs(10)),
+            holds_max: 1 << 20,
+        }
     }
 }
 
@@ -97,12 +104,13 @@ impl Volume {
             orphans.push(ino);
             ControlFlow::Continue(())
         })?;
+        let holds = Holds::new(orphans, options.holds_max);
         let inner = Arc::new(Inner {
             store,
             options,
             large: Mutex::new(()),
             state: RwLock::new(Results::default()),
-            holds: Mutex::new(Holds::new(orphans)),
+            holds: Mutex::new(holds),
             committer: Committer::default(),
             reaper: Reaper::default(),
             collector: Collector::default(),

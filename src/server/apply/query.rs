@@ -121,6 +121,9 @@ impl Inner {
         if inode.nlink == 0 && holds.is_free(ino) {
             return Err(Errno::ESTALE);
         }
+        if !holds.has_room(session) && !holds.holds(session, ino) {
+            return Err(Errno::ENFILE);
+        }
         holds.hold(session, ino);
         Ok(inode.attr())
     }

@@ -5,7 +5,7 @@ use crate::base::Time;
 use crate::base::{Errno, Ino, SessionId};
 use crate::server::apply::{Found, Volume, VolumeOptions};
 use crate::server::store::{Store, StoreOptions};
-use crate::wire::Query;
+use crate::wire::{MakeFlags, Query};
 use std::sync::Arc;
 
 const OTHER: SessionId = SessionId(8);
@@ -81,4 +81,23 @@ fn orphans_survive_a_restart_until_the_grace_ends() {
     volume.release(session, &[kept]);
     volume.wait_reaped();
     assert_eq!(volume.usage().unwrap().inodes, 1);
+}
+
+#[test]
+fn a_session_holds_no_more_than_it_may_and_can_still_remove_and_let_go() {
+    let store = Store::memory().unwrap();
+    let mut options = VolumeOptions::new(Arc::new(Time::default));
+    options.holds_max = 2;
+    let rig = Rig::with(Volume::open(store, options).unwrap());
+    let inos = ["a", "b", "c"].map(|text| rig.file(ROOT, text));
+    let hold = |session, ino| rig.volume.query(session, &Query::Hold { ino }).map(|_| ());
+    assert_eq!([0, 1, 2].map(|at| hold(rig.session, inos[at])), [Ok(()), Ok(()), Err(Errno::ENFILE)]);
+    assert_eq!(hold(rig.session, inos[0]), Ok(()), "it holds this one already");
+    let flags = MakeFlags { hold: true, exclusive: true };
+    assert_eq!(rig.make_as(ROOT, "d", libc::S_IFREG | 0o644, 0, flags), Err(Errno::ENFILE));
+    assert_eq!(rig.lookup(ROOT, "d"), Err(Errno::ENOENT));
+    assert_eq!(hold(OTHER, inos[2]), Ok(()), "the bound is each session's own");
+    assert_eq!(rig.unlink(ROOT, "a").map(|done| done.orphan), Ok(Some(inos[0])));
+    rig.release(&[inos[0]]);
+    assert_eq!(hold(rig.session, inos[2]), Ok(()));
 }
