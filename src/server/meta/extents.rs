@@ -55,7 +55,7 @@ fn decode(key: &[u8], bytes: &[u8]) -> Result<(Ino, Extent), StoreFault> {
     let numbers = keys::number(key).zip(keys::second_number(key)).filter(|_| key.len() == 17);
     let (ino, start) = numbers.ok_or_else(|| damaged("not the key of an extent"))?;
     let (len, offset) = (value.len.get(), value.offset.get());
-    let fits = len > 0 && len + u64::from(offset) <= u64::from(u32::MAX);
+    let fits = len > 0 && len.checked_add(u64::from(offset)).is_some_and(|end| end <= u64::from(u32::MAX));
     if !fits || start.checked_add(len).is_none() {
         return Err(damaged("an extent longer than a chunk or a file"));
     }
@@ -174,7 +174,8 @@ pub fn put(txn: &mut dyn Txn, ino: Ino, extent: &Extent) -> Result<u64, StoreFau
     chunk_table::add_refs(txn, extent.chunk, 1)?;
     let freed = punch(txn, ino, extent.start..extent.end())?;
     store(txn, ino, extent);
-    Ok(extent.len - freed)
+    let overlap = || StoreFault::damaged(&keys::extent(ino, extent.start), "extents overlap here");
+    extent.len.checked_sub(freed).ok_or_else(overlap)
 }
 
 /// Makes `range` of `from` also the bytes of `to` from `to_start` on, sharing the chunks; holes become holes. Returns

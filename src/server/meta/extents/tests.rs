@@ -1,6 +1,6 @@
 use super::{Extent, each, punch, put, share};
 use crate::base::{ChunkId, ChunkPlace, Ino, SegmentId};
-use crate::server::meta::{Order, View, WriteTxn, chunk_table, memory::MemoryEngine};
+use crate::server::meta::{Order, Txn, View, WriteTxn, chunk_table, keys, memory::MemoryEngine};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -125,4 +125,38 @@ fn check(txn: &WriteTxn<'_>, model: &[Bytes; 2], covered: &[i64; 2]) -> Result<(
     prop_assert_eq!(chunks, refs);
     prop_assert_eq!(chunk_table::live(txn, SegmentId(1)).unwrap(), live);
     Ok(())
+}
+
+#[test]
+fn damaged_extents_are_faults_whatever_their_numbers() {
+    let store = |records: &[(u64, u64, u32)]| {
+        let engine = MemoryEngine::new();
+        let mut txn = WriteTxn::new(&engine);
+        let place = ChunkPlace { segment: SegmentId(1), position: 16, len: 4096 };
+        chunk_table::add(&mut txn, ChunkId(1), place).unwrap();
+        chunk_table::add_refs(&mut txn, ChunkId(1), 9).unwrap();
+        for (start, len, offset) in records {
+            let value = [&len.to_le_bytes()[..], &1_u64.to_le_bytes(), &offset.to_le_bytes()].concat();
+            txn.put(&keys::extent(FILES[0], *start), &value);
+        }
+        txn.commit().unwrap();
+        engine
+    };
+    for (start, len, offset) in
+        [(0, u64::MAX, 1), (0, u64::MAX, u32::MAX), (u64::MAX, 2, 0), (0, 0, 0), (0, 1 << 32, 0)]
+    {
+        let engine = store(&[(start, len, offset)]);
+        let mut seen = 0;
+        super::each_of_all(&engine, &mut |extent| {
+            seen += 1;
+            assert!(extent.is_err(), "{extent:?}");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(seen, 1);
+    }
+    // Two records for the same bytes: more is freed than is there.
+    let engine = store(&[(0, 100, 0), (50, 100, 0)]);
+    let mut txn = WriteTxn::new(&engine);
+    assert!(put(&mut txn, FILES[0], &Extent { start: 50, len: 50, chunk: ChunkId(1), offset: 0 }).is_err());
 }
