@@ -4,7 +4,7 @@ use super::lock;
 use crate::base::SegmentId;
 use crate::base::place::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
 use crate::server::chunks::record::{self, HEAD_BYTES_MAX};
-use crate::server::chunks::{ChunkFault, Record};
+use crate::server::chunks::{ChunkFault, Record, SEGMENT_BYTES};
 use rustc_hash::FxHashMap;
 use std::fs::File;
 use std::io;
@@ -167,16 +167,20 @@ impl Window<'_> {
     }
 }
 
+/// Bytes of a file in which records are looked for: no segment is longer, and positions are numbers of 32 bits.
+const REACH_BYTES: u64 = SEGMENT_BYTES as u64;
+
 /// Visits the records of a segment in order of position; returns how many bytes belong to none.
 pub(super) fn walk_records(
     file: &File,
     segment: SegmentId,
     visit: &mut dyn FnMut(Record) -> ControlFlow<()>,
 ) -> io::Result<u64> {
-    let len = file.metadata()?.len();
+    let whole = file.metadata()?.len();
+    let len = whole.min(REACH_BYTES);
     let mut window = Window { file, start: 0, bytes: Vec::new() };
     let mut at = SEGMENT_HEAD_BYTES;
-    let mut skipped = 0;
+    let mut skipped = whole - len;
     while u64::from(at) < len {
         let found = record_at(&mut window, segment, at)?;
         match found.filter(|record| u64::from(at) + record.place.record_bytes() <= len) {
@@ -187,8 +191,7 @@ pub(super) fn walk_records(
                 at += u32::try_from(record.place.record_bytes()).expect("a record is small");
             }
             None => {
-                let step = u64::from(RECORD_ALIGN_BYTES).min(len - u64::from(at));
-                skipped += step;
+                skipped += u64::from(RECORD_ALIGN_BYTES).min(len - u64::from(at));
                 at += RECORD_ALIGN_BYTES;
             }
         }

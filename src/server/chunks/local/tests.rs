@@ -198,6 +198,25 @@ fn an_orderly_stop_goes_on_in_the_same_segment_and_a_kill_in_a_new_one() {
 }
 
 #[test]
+fn a_file_longer_than_any_position_is_walked_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).append(tag(1), &bytes(1, 5000)).unwrap();
+    let path = folder.path().join("00000001.seg");
+    let head = std::fs::read(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(6 << 30).unwrap();
+    let store = open(folder.path());
+    let mut found = 0;
+    let skipped = store
+        .records(SegmentId(1), &mut |_| {
+            found += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((found, skipped), (1, (6 << 30) - head.len() as u64));
+}
+
+#[test]
 fn a_segment_stored_in_a_file_is_not_taken_for_records() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
