@@ -37,13 +37,34 @@ impl fmt::Display for ChunkId {
 #[repr(transparent)]
 pub struct HandleId(pub u64);
 
-/// Name of a session: chosen at random by the client, kept over reconnects and server restarts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// Name of a session: chosen at random by the client, kept over reconnects and server restarts. Who knows it whole may
+/// speak for the session, so no log and no status shows more than its first digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct SessionId(pub u128);
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SessionId;
+
+    #[test]
+    fn a_session_is_told_by_its_first_digits_alone() {
+        let id = SessionId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(
+            (id.to_string(), format!("{id:?}")),
+            ("01234567".to_owned(), "SessionId(01234567)".to_owned())
+        );
     }
 }
