@@ -1,11 +1,22 @@
 //! What the server tells its operator, as JSON.
 
 use super::Core;
+use crate::base::limits::FRAME_BODY_BYTES_MAX;
+use crate::server::session::TEXT_BYTES_MAX;
 use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Sessions told one by one; more are counted. Keeps the answer below the largest frame.
 const SESSIONS_TOLD: usize = 1000;
+
+/// What a session's numbers and the names of its fields take at most.
+const VIEW_BYTES: usize = 512;
+
+const _: () = {
+    // Host and mount point are the client's words; JSON writes a quote or backslash as two bytes.
+    let session = VIEW_BYTES + 2 * 2 * TEXT_BYTES_MAX;
+    assert!((SESSIONS_TOLD + 1) * session <= FRAME_BODY_BYTES_MAX);
+};
 
 /// What happened since the start.
 #[derive(Default)]

@@ -22,6 +22,7 @@ pub mod table;
 pub(crate) use desk::{Ask, LockReply};
 pub use locks::LockLimits;
 pub use record::About;
+pub(crate) use record::TEXT_BYTES_MAX;
 pub(crate) use state::{Closer, LinkId, Session};
 pub(crate) use table::{Claim, Entry, InHand, Sessions};
 pub use table::{Clock, SessionOptions, SessionView};

@@ -5,7 +5,7 @@ use crate::wire::hello::Hello;
 use prost::Message;
 
 /// Longest host name or mount point that is kept; it is for the operator's eyes alone.
-const TEXT_BYTES_MAX: usize = 1024;
+pub(crate) const TEXT_BYTES_MAX: usize = 256;
 
 /// Who a client is, for the operator. It is the client's own word.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -62,7 +62,7 @@ mod tests {
     fn what_a_client_says_of_itself_is_cut_and_survives_the_store() {
         let host = format!("a\n{}", "\u{e9}".repeat(2000));
         let about = About::new(&Hello { host, pid: 7, ..Hello::default() }, false);
-        assert_eq!((about.host.len(), about.host.starts_with("a\u{e9}")), (1023, true));
+        assert_eq!((about.host.len(), about.host.starts_with("a\u{e9}")), (255, true));
         assert_eq!(About::from_bytes(SessionId(1), &about.to_bytes()), about);
         assert_eq!(About::from_bytes(SessionId(1), &[255; 9]), About::default());
     }
