@@ -1,6 +1,6 @@
 # Each target is one line: what it does stands in the file it calls.
 
-.PHONY: all build run install test check conformance kernels bench perf ci clean
+.PHONY: all build run install test check conformance kernels bench perf fuzz ci clean
 
 all: build
 
@@ -39,6 +39,10 @@ bench:
 # Real mounts, measured from outside and interleaved: WORKLOAD=transport or memory; see perf/README.md.
 perf:
 	cargo build --release --workspace && target/release/perf $(or $(WORKLOAD),transport)
+
+# A fuzz target with cargo-fuzz and a nightly compiler, e.g. TARGET=wire_frame SECS=60; `make test` runs the corpus.
+fuzz:
+	scripts/fuzz.sh $(or $(TARGET),wire_frame) $(or $(SECS),60)
 
 # What CI runs, without the installing.
 ci:

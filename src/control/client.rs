@@ -55,10 +55,10 @@ pub fn ask(path: &Path, owner: Uid, ask: Ask, patience: Duration) -> Result<Valu
     line.push(b'\n');
     stream.write_all(&line).map_err(unreachable)?;
     let answer = read_line(&mut stream, deadline, patience)?;
-    match serde_json::from_slice(&answer) {
+    match Reply::parse(&answer) {
         Ok(Reply::Ok(value)) => Ok(value),
         Ok(Reply::Error(reason)) => Err(ControlFault::Refused(reason)),
-        Err(error) => Err(ControlFault::Garbled(error.to_string())),
+        Err(error) => Err(ControlFault::Garbled(error)),
     }
 }
 

@@ -32,3 +32,23 @@ pub enum Reply {
     /// It was not; one line for the user.
     Error(String),
 }
+
+impl Ask {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// One line for the user: it is not a request, or one of a later version.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| error.to_string())
+    }
+}
+
+impl Reply {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// One line for the user: it is not an answer.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| error.to_string())
+    }
+}

@@ -148,7 +148,7 @@ fn serve_client(stream: UnixStream, subject: &dyn Subject) {
     let mut reader = BufReader::new((&stream).take(ASK_BYTES_MAX as u64));
     let reply = match reader.read_until(b'\n', &mut line) {
         Ok(0) => return,
-        Ok(_) => match serde_json::from_slice::<Ask>(&line) {
+        Ok(_) => match Ask::parse(&line) {
             Ok(ask) => act(ask, subject),
             Err(error) => Reply::Error(format!("not a request this version knows: {error}")),
         },

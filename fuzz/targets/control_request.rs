@@ -1,0 +1,7 @@
+//! See ../bodies/control_request.rs.
+#![no_main]
+
+#[path = "../bodies/control_request.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));
