@@ -19,7 +19,7 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::renameat2;
 use nix::sys::stat::Mode;
 
-use super::ground::{Outcome, at, fails, holds, new_file, same};
+use super::ground::{Outcome, at, fails, holds, many, new_file, same};
 
 pub(super) fn lookup_of_absent_and_odd_names(dir: &Path) -> Outcome {
     fails("absent", fs::metadata(dir.join("absent")), Errno::ENOENT)?;
@@ -74,7 +74,7 @@ pub(super) fn set_group_id_folder(dir: &Path) -> Outcome {
 }
 
 pub(super) fn readdir_in_parts(dir: &Path) -> Outcome {
-    let count = 2_000_usize;
+    let count = many(2_000);
     for number in 0..count {
         at("create", File::create(dir.join(format!("file-with-a-longer-name-{number:05}"))))?;
     }
@@ -95,7 +95,8 @@ pub(super) fn readdir_in_parts(dir: &Path) -> Outcome {
 }
 
 pub(super) fn readdir_while_removing(dir: &Path) -> Outcome {
-    for number in 0..1_000 {
+    let count = many(1_000);
+    for number in 0..count {
         at("create", File::create(dir.join(format!("{number}"))))?;
     }
     let mut seen = 0;
@@ -103,7 +104,7 @@ pub(super) fn readdir_while_removing(dir: &Path) -> Outcome {
         at("unlink", fs::remove_file(at("entry", entry)?.path()))?;
         seen += 1;
     }
-    same("every entry came once", seen, 1_000)?;
+    same("every entry came once", seen, count)?;
     same("left", at("list", fs::read_dir(dir))?.count(), 0)
 }
 

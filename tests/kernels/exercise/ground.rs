@@ -60,3 +60,9 @@ pub(super) fn pattern(length: usize, seed: u64) -> Vec<u8> {
         })
         .collect()
 }
+
+/// How many files a check with many of them makes: fewer under emulation, where `EXERCISE_DIVISOR` says so.
+pub(super) fn many(count: usize) -> usize {
+    let divisor = std::env::var("EXERCISE_DIVISOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    count / std::cmp::max(divisor, 1_usize)
+}

@@ -17,6 +17,7 @@ mod whole;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use ground::Outcome;
 
@@ -98,13 +99,14 @@ fn run_all(folder: &Path, filter: &str) -> ExitCode {
             continue;
         }
         let place = folder.join(name);
+        let start = Instant::now();
         let outcome =
             fs::create_dir(&place).map_err(|error| format!("mkdir: {error}")).and_then(|()| check(&place));
         let outcome =
             outcome.and_then(|()| fs::remove_dir_all(&place).map_err(|error| format!("remove: {error}")));
         match outcome {
             Ok(()) => {
-                println!("PASS {name}");
+                println!("PASS {name} ({} ms)", start.elapsed().as_millis());
                 passed += 1;
             }
             Err(why) => {

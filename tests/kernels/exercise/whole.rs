@@ -16,7 +16,7 @@ use nix::libc;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::UnlinkatFlags;
 
-use super::ground::{Outcome, at, fails, holds, new_file, pattern, same};
+use super::ground::{Outcome, at, fails, holds, many, new_file, pattern, same};
 
 pub(super) fn file_system_numbers(dir: &Path) -> Outcome {
     let numbers = at("statvfs", statvfs(dir))?;
@@ -58,7 +58,8 @@ pub(super) fn run_a_program(dir: &Path) -> Outcome {
 }
 
 pub(super) fn many_small_files(dir: &Path) -> Outcome {
-    for number in 0..400_u64 {
+    let count = many(400) as u64;
+    for number in 0..count {
         let folder = dir.join(format!("{}", number % 20));
         if number < 20 {
             at("mkdir", fs::create_dir(&folder))?;
@@ -71,7 +72,7 @@ pub(super) fn many_small_files(dir: &Path) -> Outcome {
             ),
         )?;
     }
-    for number in 0..400_u64 {
+    for number in 0..count {
         let path = dir.join(format!("{}/{number}", number % 20));
         holds(
             "bytes",
