@@ -36,7 +36,10 @@ plain_mounts+=("$work/second")
 judge() {
     local name=$1 dir=$2 log=$work/$1.txt
     mkdir -p "$dir/p" && chmod 755 "$dir/p"
-    timeout 900 "$program" -c "$work/plain.toml" -p "$dir/p" -s "$work/second" >"$log" 2>&1 || true
+    # On ringfs the C library does not know how many links a file may have: tell it.
+    local preload=()
+    [ "$name" = ext4 ] || preload=(env LD_PRELOAD="$work/link_max.so" LINK_MAX="$links_max")
+    timeout 900 "${preload[@]}" "$program" -c "$work/plain.toml" -p "$dir/p" -s "$work/second" >"$log" 2>&1 || true
     timeout 300 "$program" -c "$work/remount.toml" -p "$dir/p" -s "$work/second" erofs >"$log.2" 2>&1 || true
     # The first pass skips what the second runs.
     awk 'NF == 2 && $2 ~ /^(ok|FAILED|skipped)$/ && $1 !~ /erofs/' "$log" >"$work/$name.lines"
@@ -47,6 +50,9 @@ judge() {
     table+=("$(printf '%-10s %7s %7s %7s' "$name" "$(wc -l <"$work/$name.passed")" "$(wc -l <"$work/$name.failed")" "$(wc -l <"$work/$name.skipped")")")
 }
 
+cc -shared -fPIC -o "$work/link_max.so" "$here/link_max.c" -ldl
+links_max=$(sed -n 's/^pub const LINKS_MAX: u32 = \([0-9_]*\);.*/\1/p' "$root/src/base/limits.rs" | tr -d _)
+[ -n "$links_max" ] || { echo "$what: no LINKS_MAX in src/base/limits.rs" >&2; exit 1; }
 reason() { grep -h -A1 "^$2 .*skipped" "$work/$1.txt" "$work/$1.txt.2" | sed -n 's/^\t//p' | head -n 1; }
 
 table=("$(printf '%-10s %7s %7s %7s' on passed failed skipped)")
@@ -67,9 +73,7 @@ for transport in $(offered); do
         fail "$transport $test"
         grep -h -A2 "^$test .*FAILED" "$work/$transport.txt" "$work/$transport.txt.2" | sed -n 's/^\t/    /p' | head -n 3
     done <"$work/new"
-    # pathconf(_PC_LINK_MAX) is answered by the C library from a list of file systems that FUSE is not on: the test skips
-    # itself on every file system of that kind. The limit itself is tested beside the server's rules.
-    grep -v '^link::link_count_max$' "$work/$transport.skipped" | comm -23 - "$work/ext4.skipped" >"$work/new" || true
+    comm -23 "$work/$transport.skipped" "$work/ext4.skipped" >"$work/new"
     while read -r test; do fail "$transport $test is skipped"; done <"$work/new"
     # A test that vanished would otherwise look like success.
     while read -r test; do fail "$transport $test did not run"; done < <(

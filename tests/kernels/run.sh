@@ -2,7 +2,7 @@
 # Boots each kernel that ringfs promises to run on, with the program and its checks inside, and judges what
 # the console says. Comes in: nothing, or the series to boot (5.10 6.1 6.12). Goes out: each kernel's FAIL and
 # SKIP lines, one closing line per kernel, exit code 1 when any kernel failed.
-#   SECONDS_MAX=180      how long one kernel may take before it counts as hung
+#   SECONDS_MAX=400      how long one kernel may take before it counts as hung
 #   RINGFS=, EXERCISE=   programs to use instead of building them
 # Emulated without hardware help, so times mean nothing here; what each kernel offers and refuses does.
 set -euo pipefail
@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cd "$root"
 target=${CARGO_TARGET_DIR:-$root/target}
-seconds_max=${SECONDS_MAX:-180}
+seconds_max=${SECONDS_MAX:-400}
 series=("$@")
 [ ${#series[@]} -gt 0 ] || series=(5.10 6.1 6.12)
 
