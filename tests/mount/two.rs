@@ -82,7 +82,7 @@ fn an_exclusive_create_has_one_winner() {
     with_two(|a, b| {
         let start = Barrier::new(2);
         let race = |mounted: &Mounted| -> Vec<bool> {
-            (0..300)
+            (0..10_000)
                 .map(|nth| {
                     start.wait();
                     match File::create_new(mounted.path(format!("f{nth}"))) {
