@@ -112,6 +112,8 @@ struct Table {
     all: HashMap<SessionId, Arc<Session>>,
     dead: Dead,
     grace: Option<Grace>,
+    /// When orphans that nobody holds may go, after a grace period.
+    orphans: Option<Duration>,
 }
 
 struct Grace {
@@ -166,7 +168,7 @@ impl Sessions {
             volume.end_grace();
         }
         let grace = frozen.then(|| Grace { ends: now + options.grace, missing });
-        let table = Mutex::new(Table { all, dead: Dead::default(), grace });
+        let table = Mutex::new(Table { all, dead: Dead::default(), grace, orphans: None });
         let desk = LockDesk::new(options.locks, frozen);
         Ok(Self { volume, options, table, desk, links: AtomicU64::new(1) })
     }
@@ -277,7 +279,7 @@ impl Sessions {
         Err(Errno::ESTALE)
     }
 
-    /// Lets time pass: ends silent sessions, and the grace period.
+    /// Lets time pass: ends silent sessions, the grace period, and what is kept a lease longer.
     pub(crate) fn tick(&self) {
         let now = self.now();
         let all: Vec<Arc<Session>> = self.table().all.values().cloned().collect();
@@ -288,6 +290,10 @@ impl Sessions {
         }
         if self.table().grace.as_ref().is_some_and(|grace| now >= grace.ends) {
             self.end_grace();
+        }
+        let due = self.table().orphans.take_if(|due| now >= *due).is_some();
+        if due {
+            self.volume.end_grace();
         }
     }
 
@@ -389,7 +395,9 @@ impl Sessions {
             self.end(session, Event::GraceOver);
         }
         self.desk.thaw();
-        self.volume.end_grace();
+        // A client that is back sends what was not answered again: it may hold an orphan by an outcome that it is told
+        // only then (a file made without a name, a name just removed). Until that is through, none goes.
+        self.table().orphans = Some(self.now() + self.options.lease);
     }
 }
 

@@ -181,6 +181,25 @@ fn after_a_restart_new_locks_wait_until_everybody_has_said_what_he_holds() {
 }
 
 #[test]
+fn a_file_without_a_name_lives_until_its_maker_has_asked_again_what_became_of_it() {
+    let mut rig = Rig::new();
+    let nameless = Mutation::Tmpfile { parent: Ino::ROOT, mode: 0o600, umask: 0 };
+    let told = rig.client(1).mutate(1, &nameless).0.unwrap();
+    let ino = told.attr.unwrap().ino;
+    // The answer did not reach it, so it does not know what it holds; and it is the last that all wait for.
+    rig.restart();
+    let mut a = rig.resume(1);
+    let last = Query::Reassert { holds: Vec::new(), locks: Vec::new(), last: true };
+    assert_eq!(a.call(&last), Ok(Said::Empty));
+    assert!(rig.status()["grace"].is_null());
+    rig.server().core.volume.wait_reaped();
+    assert_eq!(a.mutate(1, &nameless).0, Ok(told));
+    rig.pass(LEASE_MS);
+    rig.server().core.volume.wait_reaped();
+    assert!(a.call(&Query::GetAttr { ino }).is_ok());
+}
+
+#[test]
 fn who_does_not_come_back_in_time_loses_what_he_had() {
     let mut rig = Rig::new();
     let (mut a, mut b) = (rig.client(1), rig.client(2));
@@ -204,6 +223,7 @@ fn who_does_not_come_back_in_time_loses_what_he_had() {
     rig.pass(1);
     assert_eq!(a.answer(), Some((waiting, Ok(Said::Empty))));
     assert!(a.call(&Query::GetAttr { ino: kept }).is_ok());
+    rig.pass(LEASE_MS);
     let until = std::time::Instant::now() + PATIENCE;
     while a.call(&Query::GetAttr { ino: lost }) != Err(Errno::ESTALE) {
         assert!(std::time::Instant::now() < until, "the orphan lives on");
