@@ -82,6 +82,38 @@ fn an_abort_with_replies_outstanding_ends_and_the_late_replies_are_harmless() {
     }
 }
 
+#[test]
+fn replies_that_wait_do_not_hold_up_other_requests_of_their_core() {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    const WAITING: usize = 100;
+    let this = nix::unistd::Pid::from_raw(0);
+    let usable = sched_getaffinity(this).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| usable.is_set(*cpu).unwrap()).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first).unwrap();
+    for kind in kinds() {
+        println!("{kind}");
+        let memory = Memory::new(Answers::AtOnce);
+        let options = Options { choice: Choice::Only(kind), queue_depth: 8, ..Options::default() };
+        let mounted = Mounted::with(memory.clone(), &options);
+        let call = |name: String| {
+            sched_setaffinity(this, &one).unwrap();
+            fs::metadata(mounted.path(&name)).map(|_| ()).map_err(|error| error.raw_os_error())
+        };
+        std::thread::scope(|scope| {
+            for n in 1..=WAITING {
+                scope.spawn(move || assert_eq!(call(format!("slow{n}")), Err(Some(libc::ENOENT))));
+                eventually("the lookup is held", || memory.held.lock().unwrap().len() == n);
+            }
+            assert_eq!(scope.spawn(|| call("other".to_owned())).join().unwrap(), Err(Some(libc::ENOENT)));
+            for token in memory.held.lock().unwrap().drain(..) {
+                token.error(ringfs::base::Errno::ENOENT);
+            }
+        });
+        assert_eq!(mounted.unmount(), End::Unmounted);
+    }
+}
+
 /// Not a test of its own: the server of the next one, in a process that can be killed.
 #[test]
 fn server_to_be_killed() {

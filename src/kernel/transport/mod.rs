@@ -100,7 +100,8 @@ pub struct Options {
     /// Threads of *ring* and *blocking*; none: see [`CLASSIC_THREADS`]. *uring* has one for each usable CPU.
     pub threads: Option<usize>,
     /// Entries of each *uring* queue: requests of one core that may be with the handler or its tokens at a time. Each
-    /// reserves address space of `max_write` bytes; memory is used only for what requests have touched.
+    /// reserves address space of `max_write` bytes; memory is used only for what requests have touched. More are added
+    /// when tokens have half of them.
     pub queue_depth: usize,
     /// How long the device is left alone after FORGETs beside *uring*, so that they gather into batches. Delays
     /// INTERRUPTs by as much.

@@ -17,13 +17,22 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Room for the header of an entry: a page, so that payloads start on one too.
 pub(super) const HEADER_BYTES: usize = 4096;
 const _: () = assert!(HEADER_BYTES >= ring::HEADER_BYTES);
+
+/// Entries that are added at a time when those of a queue are nearly all with tokens.
+pub(super) const BLOCK_ENTRIES: u32 = 32;
+
+/// How often entries are added. What waits without a bound are locks, each a thread of a program on one core.
+const BLOCKS_MAX: usize = 15;
+
+/// Entries that can be added in all.
+pub(super) const GROWTH_MAX: usize = BLOCKS_MAX * BLOCK_ENTRIES as usize;
 
 /// End of the list of finished entries.
 const NONE: u32 = u32::MAX;
@@ -32,6 +41,9 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(in crate::kernel::transport) struct Owner {
     map: MmapRaw,
+    /// Entries in `map`; the others are in `added`.
+    entries: u32,
+    added: [OnceLock<MmapRaw>; BLOCKS_MAX],
     entry_bytes: usize,
     /// First finished entry; each names the next. Any thread pushes, the queue thread takes all.
     finished: AtomicU32,
@@ -51,14 +63,16 @@ impl Owner {
         counters: Arc<SharedCounters>,
     ) -> io::Result<Self> {
         let entry_bytes = HEADER_BYTES + payload_bytes.next_multiple_of(HEADER_BYTES);
-        let map = MmapOptions::new().len(entries * entry_bytes).no_reserve_swap().map_anon()?.into();
+        let map = map(entries * entry_bytes)?;
         // Not O_NONBLOCK: io_uring would answer EAGAIN instead of waiting.
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
         Ok(Self {
             map,
+            entries: u32::try_from(entries).map_err(io::Error::other)?,
+            added: [const { OnceLock::new() }; BLOCKS_MAX],
             entry_bytes,
             finished: AtomicU32::new(NONE),
-            next: (0..entries).map(|_| AtomicU32::new(NONE)).collect(),
+            next: (0..entries + GROWTH_MAX).map(|_| AtomicU32::new(NONE)).collect(),
             asleep: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             event,
@@ -66,8 +80,18 @@ impl Owner {
         })
     }
 
-    pub(super) fn entries(&self) -> usize {
-        self.next.len()
+    /// Entries of the start.
+    pub(super) fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Maps memory for [`BLOCK_ENTRIES`] more, whose first index is returned. `None`: there are enough.
+    pub(super) fn grow(&self) -> io::Result<Option<u32>> {
+        let Some(block) = self.added.iter().position(|added| added.get().is_none()) else { return Ok(None) };
+        let added = map(BLOCK_ENTRIES as usize * self.entry_bytes)?;
+        self.added[block].get_or_init(|| added);
+        let before = u32::try_from(block).map_err(io::Error::other)? * BLOCK_ENTRIES;
+        Ok(Some(self.entries + before))
     }
 
     /// The descriptor that is written to wake the queue thread.
@@ -88,8 +112,14 @@ impl Owner {
     }
 
     fn base(&self, index: u32) -> *mut u8 {
-        assert!((index as usize) < self.next.len(), "entry {index} of {}", self.next.len());
-        self.map.as_mut_ptr().wrapping_add(index as usize * self.entry_bytes)
+        let (map, at) = match index.checked_sub(self.entries) {
+            None => (&self.map, index),
+            Some(later) => {
+                let added = self.added.get((later / BLOCK_ENTRIES) as usize).and_then(OnceLock::get);
+                (added.expect("an entry that was added"), later % BLOCK_ENTRIES)
+            }
+        };
+        map.as_mut_ptr().wrapping_add(at as usize * self.entry_bytes)
     }
 
     /// The bytes of an entry.
@@ -100,8 +130,8 @@ impl Owner {
     #[expect(clippy::mut_from_ref, reason = "entries are owned one by one, not through `Owner`")]
     pub(super) unsafe fn memory(&self, index: u32) -> &mut [u8] {
         // SAFETY:
-        // - live: `map` is unmapped when the last `Arc<Owner>` goes, and the slice borrows `self`.
-        // - in bounds: `base` asserts the index, and the mapping has `entries * entry_bytes` bytes.
+        // - live: the mappings are unmapped when the last `Arc<Owner>` goes, and the slice borrows `self`.
+        // - in bounds: `base` finds the mapping that has the index, and each has `entry_bytes` for each of its entries.
         // - initialised: anonymous memory is zero until written.
         // - nobody else writes or reads: promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.base(index), self.entry_bytes) }
@@ -169,6 +199,11 @@ impl Owner {
         // Fails only when the counter is full, and then the thread has long been woken.
         let _ = self.event.write(1);
     }
+}
+
+/// Memory whose pages become real when they are first used.
+fn map(bytes: usize) -> io::Result<MmapRaw> {
+    Ok(MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?.into())
 }
 
 /// An entry with a request in it, in the hands of the queue thread: the right to lease it.

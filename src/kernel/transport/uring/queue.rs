@@ -8,7 +8,7 @@
     reason = "submits entries that name lent memory, and reads that memory after completions"
 )]
 
-use super::owner::{HEADER_BYTES, Owner, Seat, write_reply};
+use super::owner::{BLOCK_ENTRIES, GROWTH_MAX, HEADER_BYTES, Owner, Seat, write_reply};
 use crate::kernel::abi::{InHeader, ring};
 use crate::kernel::transport::call::{Layout, Origin, Outcome};
 use crate::kernel::transport::dispatch::Dispatcher;
@@ -32,11 +32,29 @@ const EVENT_FILE: types::Fixed = types::Fixed(1);
 /// One entry as the queue thread knows it.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    qid: u16,
+    /// Its queue, as an index of [`Desk::lines`].
+    line: usize,
     /// Names the request in the entry.
     commit_id: u64,
     /// The kernel took it, and has not given it up.
     alive: bool,
+}
+
+/// One queue of the kernel's.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    qid: u16,
+    entries: usize,
+    /// Of these, those no token has: requests can come.
+    free: usize,
+}
+
+impl Line {
+    /// Waits for locks end by other requests, so these must never find all entries taken. Entries are added long before,
+    /// since the kernel gives a new one only to requests that come after it.
+    fn is_short(self) -> bool {
+        self.free * 2 <= self.entries.min(2 * BLOCK_ENTRIES as usize)
+    }
 }
 
 /// A queue thread's state. Made on the thread itself: the ring accepts one submitter.
@@ -51,6 +69,11 @@ pub(super) struct Queue {
 struct Desk {
     owner: Arc<Owner>,
     slots: Vec<Slot>,
+    lines: Vec<Line>,
+    /// A line may be short of entries.
+    short: bool,
+    /// What REGISTER has told the kernel of added entries.
+    added: Vec<[libc::iovec; 2]>,
     alive: usize,
     /// Entries that are leased.
     deferred: usize,
@@ -60,12 +83,24 @@ struct Desk {
 impl Queue {
     /// Builds the ring. `qids` names the queue of each entry.
     pub(super) fn new(owner: Arc<Owner>, device: RawFd, qids: &[u16]) -> io::Result<Self> {
-        assert_eq!(qids.len(), owner.entries(), "one queue id per entry");
-        let entries = u32::try_from(qids.len() + 1).map_err(io::Error::other)?.next_power_of_two();
+        assert_eq!(qids.len(), owner.entries() as usize, "one queue id per entry");
+        let most = qids.len() + GROWTH_MAX + 1;
+        let entries = u32::try_from(most).map_err(io::Error::other)?.next_power_of_two();
         let ring = build(entries)?;
         ring.submitter().register_files(&[device, owner.event_fd()])?;
-        let slots = qids.iter().map(|&qid| Slot { qid, commit_id: 0, alive: false }).collect();
-        let desk = Desk { owner, slots, alive: 0, deferred: 0, refused: None };
+        let mut lines: Vec<Line> = Vec::new();
+        let mut slots = Vec::with_capacity(qids.len());
+        for &qid in qids {
+            let line = lines.iter().position(|line| line.qid == qid).unwrap_or_else(|| {
+                lines.push(Line { qid, entries: 0, free: 0 });
+                lines.len() - 1
+            });
+            lines[line].entries += 1;
+            slots.push(Slot { line, commit_id: 0, alive: false });
+        }
+        // Each addition must stay where it is until the kernel has read it.
+        let added = Vec::with_capacity(GROWTH_MAX);
+        let desk = Desk { owner, slots, lines, short: false, added, alive: 0, deferred: 0, refused: None };
         Ok(Self { ring, desk, event: Box::new(0) })
     }
 
@@ -88,7 +123,9 @@ impl Queue {
             let slot = &mut self.desk.slots[index as usize];
             slot.alive = true;
             self.desk.alive += 1;
-            let entry = register_entry(slot.qid, index, pair);
+            let line = &mut self.desk.lines[slot.line];
+            line.free += 1;
+            let entry = register_entry(line.qid, index, pair);
             // SAFETY: the two buffers are the whole memory of an entry, which lives as long as the owner and is not
             // touched by this process until the completion; `buffers` lives until the submission below has returned,
             // and the kernel has read it by then.
@@ -105,8 +142,8 @@ impl Queue {
             push_event_read(&mut submissions, &mut self.event);
         }
         drop((submissions, completions));
-        let served = |qid: u16| self.desk.slots.iter().any(|slot| slot.alive && slot.qid == qid);
-        if self.desk.slots.iter().all(|slot| served(slot.qid)) {
+        let served = |line: usize| self.desk.slots.iter().any(|slot| slot.alive && slot.line == line);
+        if (0..self.desk.lines.len()).all(served) {
             Ok(())
         } else {
             Err(self.desk.refused.unwrap_or(libc::EIO))
@@ -123,6 +160,9 @@ impl Queue {
             let mut wait = 1;
             if desk.deferred > 0 {
                 desk.commit_finished(&mut submissions);
+                if std::mem::take(&mut desk.short) {
+                    desk.add_entries(&mut submissions);
+                }
                 // Without tokens nobody wakes this thread for a reply, and the barrier is saved.
                 if desk.deferred > 0 && !desk.owner.fall_asleep() {
                     wait = 0;
@@ -189,15 +229,44 @@ impl Desk {
 
     /// Queues the late replies.
     fn commit_finished(&mut self, submissions: &mut Submissions<'_>) {
-        let Self { owner, slots, deferred, .. } = self;
+        let Self { owner, slots, lines, deferred, .. } = self;
         owner.take_finished(|index| {
             *deferred -= 1;
-            let commit = commit_entry(&slots[index as usize], index);
+            let slot = &slots[index as usize];
+            lines[slot.line].free += 1;
+            let commit = commit_entry(slot, lines[slot.line].qid, index);
             // SAFETY: the lease gave the entry up when it put it into the list, and this thread does not touch it
             // before the completion.
             let pushed = unsafe { submissions.push(&commit) };
             assert!(pushed.is_ok(), "a ring has room for each of its entries");
         });
+    }
+
+    /// Lends the kernel more entries for each queue that has few left.
+    fn add_entries(&mut self, submissions: &mut Submissions<'_>) {
+        for at in 0..self.lines.len() {
+            if !self.lines[at].is_short() {
+                continue;
+            }
+            let first = match self.owner.grow() {
+                Ok(Some(first)) => first,
+                Ok(None) => return,
+                Err(error) => return tracing::warn!("no memory for more requests that wait: {error}"),
+            };
+            for index in first..first + BLOCK_ENTRIES {
+                assert!(self.added.len() < self.added.capacity(), "added entries must not move");
+                self.added.push(self.owner.buffers(index));
+                let entry = register_entry(self.lines[at].qid, index, &self.added[self.added.len() - 1]);
+                // SAFETY: the memory of an entry that was added just now lives as long as the owner, and nothing
+                // touches it until the completion; what names it stays in `added`, which does not move.
+                let pushed = unsafe { submissions.push(&entry) };
+                assert!(pushed.is_ok(), "a ring has room for each entry that can be added");
+                self.slots.push(Slot { line: at, commit_id: 0, alive: true });
+            }
+            self.alive += BLOCK_ENTRIES as usize;
+            self.lines[at].entries += BLOCK_ENTRIES as usize;
+            self.lines[at].free += BLOCK_ENTRIES as usize;
+        }
     }
 
     /// Handles the completion of an entry. Returns the commit to submit, unless the entry is gone or leased.
@@ -206,11 +275,12 @@ impl Desk {
         if result < 0 {
             // ENOTCONN at unmount; after a refused REGISTER or commit the kernel has forgotten the entry too.
             if !matches!(-result, libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED) {
-                tracing::debug!("entry {index} of queue {}: errno {}", slot.qid, -result);
+                tracing::debug!("entry {index} of queue {}: errno {}", self.lines[slot.line].qid, -result);
                 self.refused.get_or_insert(-result);
             }
             if std::mem::take(&mut slot.alive) {
                 self.alive -= 1;
+                self.lines[slot.line].free -= 1;
             }
             return None;
         }
@@ -228,12 +298,15 @@ impl Desk {
         };
         if outcome == Outcome::Deferred {
             self.deferred += 1;
+            let line = &mut self.lines[slot.line];
+            line.free -= 1;
+            self.short |= line.is_short();
             return None;
         }
         // SAFETY: not deferred, so the entry is still this thread's, and the earlier slice was given to `dispatch`.
         let memory = unsafe { self.owner.memory(index) };
         write_reply(memory, header.unique, outcome);
-        Some(commit_entry(slot, index))
+        Some(commit_entry(slot, self.lines[slot.line].qid, index))
     }
 }
 
@@ -276,8 +349,8 @@ fn command(op: u32, qid: u16, commit_id: u64) -> opcode::UringCmd80 {
     opcode::UringCmd80::new(DEVICE, op).cmd(area)
 }
 
-fn commit_entry(slot: &Slot, index: u32) -> Entry128 {
-    command(ring::CMD_COMMIT_AND_FETCH, slot.qid, slot.commit_id).build().user_data(u64::from(index))
+fn commit_entry(slot: &Slot, qid: u16, index: u32) -> Entry128 {
+    command(ring::CMD_COMMIT_AND_FETCH, qid, slot.commit_id).build().user_data(u64::from(index))
 }
 
 /// A submission entry as the kernel lays it out, for the one field the crate cannot set.
