@@ -55,7 +55,12 @@ fetch_series() {
     echo "kernel $series: $version"
 }
 
-mirror=http://deb.debian.org
-fetch_series 5.10 '^linux-image-5\.10\.0-[0-9]+-cloud-amd64$' bullseye-security "$mirror/debian-security"
-fetch_series 6.1 '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' bookworm "$mirror/debian"
-fetch_series 6.12 '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$' bookworm-security "$mirror/debian-security"
+# The same mirrors that this host installs from.
+site() { apt-get indextargets --format '$(RELEASE) $(SITE)' | awk -v release="$1" '$1 == release { print $2; exit }'; }
+main=$(site bookworm)
+security=$(site bookworm-security)
+[ -n "$main" ] && [ -n "$security" ] ||
+    { echo "fetch.sh: the package sources of this host name no bookworm and bookworm-security; apt-get update first" >&2; exit 1; }
+fetch_series 5.10 '^linux-image-5\.10\.0-[0-9]+-cloud-amd64$' bullseye-security "$security"
+fetch_series 6.1 '^linux-image-6\.1\.0-[0-9]+-cloud-amd64$' bookworm "$main"
+fetch_series 6.12 '^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$' bookworm-security "$security"
