@@ -196,6 +196,11 @@ impl Script {
             40..75 => self.names(),
             _ => self.attributes(),
         };
+        // Only root can put the times right that a failed whiteout leaves behind on ext4 (see `settle_parent`).
+        let user = match &op {
+            Op::Rename { flags, .. } if *flags == libc::RENAME_WHITEOUT => 0,
+            _ => user,
+        };
         Step { side, user, op }
     }
 
