@@ -50,8 +50,11 @@ impl Results {
             window.stored.insert(seq);
             ControlFlow::Continue(())
         })?;
-        // Outcomes go from the oldest on, so what is below the first was settled before the restart.
-        window.floor = window.stored.first().copied().unwrap_or(0);
+        // What is settled stands in the client's next frame. The first that is stored says nothing of it: an older one may
+        // have been on its way when the server was killed. Only in a full window have older outcomes gone unsettled.
+        if window.stored.len() >= OUTCOMES_MAX {
+            window.floor = window.stored.first().copied().unwrap_or(0);
+        }
         self.windows.insert(session, window);
         Ok(())
     }

@@ -128,6 +128,35 @@ fn a_replay_after_a_restart_is_answered_and_holds_again() {
 }
 
 #[test]
+fn a_mutation_that_was_on_its_way_at_the_kill_is_executed_though_younger_ones_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let open = || {
+        let store = Store::open(&path, &StoreOptions::new(Time::default(), (0, 0))).unwrap();
+        let mut options = VolumeOptions::new(Arc::new(Time::default));
+        options.collect_every = None;
+        Volume::open(store, options).unwrap()
+    };
+    let batch = |ticket, file| {
+        let (mut body, mut payload) = (Vec::new(), Vec::new());
+        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, &make(file));
+        (body, payload)
+    };
+    let apply = |volume: &Volume, ticket, file, settled| {
+        let (body, payload) = batch(ticket, file);
+        decode(&volume.apply(SESSION, &body, &payload, settled).unwrap())[0].result
+    };
+    let volume = open();
+    assert!(apply(&volume, 1, "settled", 0).is_ok());
+    assert!(apply(&volume, 3, "younger", 2).is_ok());
+    drop(volume);
+    let volume = open();
+    assert!(apply(&volume, 2, "lost", 2).is_ok(), "it never arrived before");
+    assert_eq!(apply(&volume, 1, "settled", 2), Err(Errno::EIO), "what is settled is never executed again");
+    assert_eq!(volume.usage().unwrap().inodes, 4);
+}
+
+#[test]
 fn bytes_that_are_no_batch_change_nothing() {
     let rig = Rig::new();
     let (body, payload) = rig.batch(&make("f"));
