@@ -52,8 +52,9 @@ mount_ringfs() {
     "$RINGFS" mount "$source" "$dir" --log "$work/$(basename "$dir").log" "$@"
     mounts+=("$dir")
 }
+# Never longer than ten seconds with a server that lives.
 umount_ringfs() {
-    "$RINGFS" umount "$1"
+    timeout 10 "$RINGFS" umount "$1" || return 1
     ! grep -q " $1 fuse" /proc/mounts
 }
 status_has() { "$RINGFS" status "$1" --json | tr -d ' \n' | grep -q "$2"; }
