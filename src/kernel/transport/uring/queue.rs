@@ -61,8 +61,9 @@ impl Line {
 pub(super) struct Queue {
     ring: Ring,
     desk: Desk,
-    /// Where reads of the event descriptor go. Boxed: the kernel knows its address.
-    event: Box<u64>,
+    /// Where reads of the event descriptor go. Never freed: a ring is taken down some time after its descriptor is closed,
+    /// and a read that is still in flight may end then. Eight bytes for each queue thread of a mount.
+    event: &'static mut u64,
 }
 
 /// All but the ring, so that both can be borrowed at a time.
@@ -101,7 +102,7 @@ impl Queue {
         // Each addition must stay where it is until the kernel has read it.
         let added = Vec::with_capacity(GROWTH_MAX);
         let desk = Desk { owner, slots, lines, short: false, added, alive: 0, deferred: 0, refused: None };
-        Ok(Self { ring, desk, event: Box::new(0) })
+        Ok(Self { ring, desk, event: Box::leak(Box::new(0)) })
     }
 
     /// Lends all entries to the kernel. From the moment every queue of the mount has one, requests come this way.
@@ -131,7 +132,7 @@ impl Queue {
             // and the kernel has read it by then.
             unsafe { self.ring.submission().push(&entry) }.map_err(|_| libc::ENOSPC)?;
         }
-        push_event_read(&mut self.ring.submission(), &mut self.event);
+        push_event_read(&mut self.ring.submission(), self.event);
         if let Err(error) = self.ring.submit() {
             return Err(error.raw_os_error().unwrap_or(libc::EIO));
         }
@@ -139,7 +140,7 @@ impl Queue {
         // Refusals are complete by now; requests may have come too.
         let (_, mut submissions, mut completions) = self.ring.split();
         if self.desk.take_completions(&mut completions, &mut submissions, dispatcher) {
-            push_event_read(&mut submissions, &mut self.event);
+            push_event_read(&mut submissions, self.event);
         }
         drop((submissions, completions));
         let served = |line: usize| self.desk.slots.iter().any(|slot| slot.alive && slot.line == line);
@@ -192,10 +193,10 @@ impl Queue {
 }
 
 /// Asks to be told when somebody writes to the event descriptor.
-fn push_event_read(submissions: &mut Submissions<'_>, event: &mut Box<u64>) {
-    let read = opcode::Read::new(EVENT_FILE, (&raw mut **event).cast(), 8).build().user_data(EVENT);
-    // SAFETY: the eight bytes are in a box that lives as long as the queue, whose ring is closed first (its fields drop
-    // in order), and nothing else uses them.
+fn push_event_read(submissions: &mut Submissions<'_>, event: &mut u64) {
+    let read = opcode::Read::new(EVENT_FILE, (&raw mut *event).cast(), 8).build().user_data(EVENT);
+    // SAFETY: the eight bytes are never freed, so a read may still end after the ring's descriptor was closed; nothing
+    // else uses them.
     let pushed = unsafe { submissions.push(&read.into()) };
     assert!(pushed.is_ok(), "a ring has room for its event");
 }
