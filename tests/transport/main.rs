@@ -7,4 +7,5 @@ mod counting;
 mod ends;
 mod memory;
 mod mounted;
+mod recall;
 mod scripts;

@@ -19,7 +19,7 @@ pub(crate) enum Answers {
     FromAnotherThread,
 }
 
-struct Job {
+pub(crate) struct Job {
     header: InHeader,
     args: Vec<u8>,
     payload: Vec<u8>,
@@ -30,6 +30,8 @@ pub(crate) struct Memory {
     files: Mutex<Files>,
     /// Tokens of lookups of names that begin with "slow".
     pub held: Mutex<Vec<Token>>,
+    /// CREATEs of names that begin with "held", until [`Memory::answer_creates`].
+    pub creates: Mutex<Vec<Job>>,
     pub interrupted: Mutex<Vec<u64>>,
     pub forgotten: AtomicU64,
     pub destroyed: AtomicUsize,
@@ -75,6 +77,7 @@ impl Memory {
             Self {
                 files: Mutex::new(Files { last: 1, ..Files::default() }),
                 held: Mutex::default(),
+                creates: Mutex::default(),
                 interrupted: Mutex::default(),
                 forgotten: AtomicU64::new(0),
                 destroyed: AtomicUsize::new(0),
@@ -172,8 +175,22 @@ impl Memory {
         })
     }
 
+    /// Answers the CREATEs that are held.
+    pub(crate) fn answer_creates(&self) {
+        for job in std::mem::take(&mut *self.creates.lock().unwrap()) {
+            job.token.ok(&self.answer(&job.header, &job.args, &job.payload).unwrap());
+        }
+    }
+
     /// Names that make trouble. None: an ordinary one.
     fn trouble<'q>(&self, call: Call<'q>) -> Result<Verdict, Box<Call<'q>>> {
+        if call.opcode() == Opcode::Create && call.payload().starts_with(b"held") {
+            let (header, args, payload) =
+                (*call.header(), call.args_bytes().to_vec(), call.payload().to_vec());
+            let (token, verdict) = call.defer();
+            self.creates.lock().unwrap().push(Job { header, args, payload, token });
+            return Ok(verdict);
+        }
         if call.opcode() != Opcode::Lookup {
             return Err(Box::new(call));
         }
