@@ -118,3 +118,33 @@ impl Attr {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
 }
+
+/// A timestamp to set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimeSet {
+    /// The server's present time.
+    Now,
+    /// This time.
+    At(Time),
+}
+
+/// Which attributes a `SetAttr` changes; `None` leaves one alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits (type bits are ignored).
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// New length; bytes past it are gone, a gap reads as zeros.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<TimeSet>,
+    /// Modification time.
+    pub mtime: Option<TimeSet>,
+    /// Change time, only from a kernel that keeps it (write-back cache); otherwise the server sets it.
+    pub ctime: Option<Time>,
+    /// Drop setuid and setgid bits because the owner or the content changes.
+    pub kill_suidgid: bool,
+}

@@ -10,8 +10,9 @@ pub mod ids;
 pub mod limits;
 pub mod name;
 pub mod place;
+pub mod posix;
 
-pub use attr::{Attr, Kind, Time};
+pub use attr::{Attr, Kind, SetAttr, Time, TimeSet};
 pub use caller::Caller;
 pub use errno::Errno;
 pub use ids::{ChunkId, HandleId, Ino, SessionId};

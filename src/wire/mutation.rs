@@ -4,6 +4,7 @@ use super::WireFault;
 use super::record::{Record, Records, push};
 use crate::base::limits::BATCH_MUTATIONS_MAX;
 use crate::base::{Caller, Ino, Name, Time};
+pub use crate::base::{SetAttr, TimeSet};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -157,36 +158,6 @@ pub struct WriteFlags {
     /// Write at the end of file as the server knows it, whatever `offset` says (O_APPEND of several mounts).
     pub append: bool,
     /// Drop setuid and setgid bits (the writer may not keep them).
-    pub kill_suidgid: bool,
-}
-
-/// A timestamp to set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeSet {
-    /// The server's present time.
-    Now,
-    /// This time.
-    At(Time),
-}
-
-/// Which attributes a `SetAttr` changes; `None` leaves one alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SetAttr {
-    /// Permission bits (type bits are ignored).
-    pub mode: Option<u32>,
-    /// Owner.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
-    /// New length; bytes past it are gone, a gap reads as zeros.
-    pub size: Option<u64>,
-    /// Access time.
-    pub atime: Option<TimeSet>,
-    /// Modification time.
-    pub mtime: Option<TimeSet>,
-    /// Change time, only from a kernel that keeps it (write-back cache); otherwise the server sets it.
-    pub ctime: Option<Time>,
-    /// Drop setuid and setgid bits because the owner or the content changes.
     pub kill_suidgid: bool,
 }
 

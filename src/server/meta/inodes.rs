@@ -1,6 +1,7 @@
 //! Inodes: who a file is, without its bytes and names.
 
 use super::{Order, StoreFault, Txn, View, keys};
+use crate::base::posix::{Attributes, Fields};
 use crate::base::{Attr, Ino, Kind, Time};
 use std::ops::ControlFlow;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -104,6 +105,20 @@ impl Inode {
     #[must_use]
     pub fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+impl Attributes for Inode {
+    fn fields(&mut self) -> Fields<'_> {
+        Fields {
+            mode: &mut self.mode,
+            uid: &mut self.uid,
+            gid: &mut self.gid,
+            size: &mut self.size,
+            atime: &mut self.atime,
+            mtime: &mut self.mtime,
+            ctime: &mut self.ctime,
+        }
     }
 }
 

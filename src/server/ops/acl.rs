@@ -6,7 +6,7 @@
 //! Checking an access against an ACL is the kernel's part; here is `fs/posix_acl.c` for creation, chmod and setting.
 
 use super::Try;
-use crate::base::Errno;
+use crate::base::{Errno, posix};
 use crate::server::meta::{Inode, Txn, View, attributes, inodes};
 
 /// Extended attribute of the access ACL.
@@ -153,7 +153,7 @@ pub(super) struct Inherited {
 /// `posix_acl_create`: with a default ACL in the directory it decides, else the umask.
 pub(super) fn inherit(view: &dyn View, dir: &Inode, mode: u32, umask: u32) -> Try<Inherited> {
     let Some(default) = load(view, dir, DEFAULT)? else {
-        return Ok(Inherited { mode: mode & !(umask & 0o777), ..Inherited::default() });
+        return Ok(Inherited { mode: posix::masked(mode, umask), ..Inherited::default() });
     };
     let mut access = default.clone();
     let mode = mode & !0o777 | access.create(mode);

@@ -1,10 +1,9 @@
 //! copy_file_range(2) inside the volume: the target shares the source's chunks.
 
 use super::data::{add_data, step_end};
-use super::setattr::kill_suidgid;
-use super::{Env, Try, file, touch_content, xattr};
+use super::{Env, Try, file, xattr};
 use crate::base::limits::FILE_BYTES_MAX;
-use crate::base::{Errno, Ino};
+use crate::base::{Errno, Ino, posix};
 use crate::server::meta::{Txn, extents, inodes};
 use crate::wire::Done;
 
@@ -40,10 +39,10 @@ pub(super) fn copy(txn: &mut dyn Txn, env: &Env, from: From, target: Ino, offset
     add_data(txn, &mut inode, grown)?;
     inode.size = inode.size.max(offset + len);
     if env.caller.uid != 0 {
-        kill_suidgid(&mut inode, env);
+        posix::kill_suidgid(&mut inode, env.caller);
     }
     xattr::kill_capability(txn, &mut inode)?;
-    touch_content(&mut inode, env);
+    posix::touch_content(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(Done { attr: Some(inode.attr()), bytes: len, ..Done::default() })
 }

@@ -1,9 +1,8 @@
 //! File bytes: where they go and where they are. The bytes themselves are in chunks and never come by here.
 
-use super::setattr::kill_suidgid;
-use super::{EXTENTS_PER_STEP, Env, Try, file, must_get, touch_content, xattr};
-use crate::base::limits::{FILE_BYTES_MAX, IO_BYTES_MAX};
-use crate::base::{ChunkId, ChunkPlace, Errno, Ino, Kind};
+use super::{EXTENTS_PER_STEP, Env, Try, file, must_get, xattr};
+use crate::base::limits::IO_BYTES_MAX;
+use crate::base::{ChunkId, ChunkPlace, Ino, Kind, posix};
 use crate::server::meta::extents::{self, Extent};
 use crate::server::meta::{Inode, Order, StoreFault, Txn, View, chunk_table, counters, inodes, keys};
 use crate::wire::{Done, WriteFlags};
@@ -93,10 +92,7 @@ pub(super) fn write(
     if want == 0 {
         return Ok(Done { attr: Some(inode.attr()), offset: start, ..Done::default() });
     }
-    if start >= FILE_BYTES_MAX {
-        return Err(Errno::EFBIG.into());
-    }
-    let end = start + want.min(FILE_BYTES_MAX - start);
+    let end = posix::write_end(start, want)?;
     let end = step_end(txn, ino, start..end)?;
     let mut at = start;
     for piece in placed {
@@ -114,10 +110,10 @@ pub(super) fn write(
     }
     inode.size = inode.size.max(end);
     if flags.kill_suidgid {
-        kill_suidgid(&mut inode, env);
+        posix::kill_suidgid(&mut inode, env.caller);
     }
     xattr::kill_capability(txn, &mut inode)?;
-    touch_content(&mut inode, env);
+    posix::touch_content(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(Done { attr: Some(inode.attr()), bytes: end - start, offset: start, ..Done::default() })
 }
@@ -142,10 +138,10 @@ pub(super) fn write_step(
     placed: &[Placed],
 ) -> Try<bool> {
     // Nothing lies behind the end; and the steps of an append would each find another one.
-    if flags.append || offset >= FILE_BYTES_MAX || file(txn, ino).is_err() {
+    if flags.append || file(txn, ino).is_err() {
         return Ok(false);
     }
-    let end = offset + length(placed).min(FILE_BYTES_MAX - offset);
+    let Ok(end) = posix::write_end(offset, length(placed)) else { return Ok(false) };
     if step_end(txn, ino, offset..end)? == end {
         return Ok(false);
     }
@@ -214,7 +210,7 @@ pub(super) fn trim_step(txn: &mut dyn Txn, env: &Env, ino: Ino, size: u64) -> Tr
         return Ok(false);
     }
     cut(txn, &mut inode, to)?;
-    touch_content(&mut inode, env);
+    posix::touch_content(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(true)
 }

@@ -1,10 +1,9 @@
 //! fallocate(2). Segments cannot reserve room, so plain allocation only sets the length; punching and zeroing make holes.
 
 use super::data::{clear, step_end};
-use super::setattr::kill_suidgid;
-use super::{Env, Try, must_get, touch_content, xattr};
+use super::{Env, Try, must_get, xattr};
 use crate::base::limits::FILE_BYTES_MAX;
-use crate::base::{Errno, Ino};
+use crate::base::{Errno, Ino, posix};
 use crate::server::meta::{Inode, Txn, View, inodes};
 use crate::wire::Done;
 use std::ops::Range;
@@ -31,10 +30,10 @@ pub(super) fn allocate(
     }
     // The request does not say it, though the kernel relies on it.
     if env.caller.uid != 0 {
-        kill_suidgid(&mut inode, env);
+        posix::kill_suidgid(&mut inode, env.caller);
     }
     xattr::kill_capability(txn, &mut inode)?;
-    touch_content(&mut inode, env);
+    posix::touch_content(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(Done { attr: Some(inode.attr()), ..Done::default() })
 }
@@ -82,7 +81,7 @@ pub(super) fn punch_step(
         return Ok(false);
     }
     clear(txn, &mut inode, range.start..end)?;
-    touch_content(&mut inode, env);
+    posix::touch_content(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(true)
 }

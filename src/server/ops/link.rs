@@ -1,8 +1,7 @@
 //! One more name for an inode.
 
-use super::{Env, Try, living_directory, must_get, touch_attributes, touch_content};
-use crate::base::limits::LINKS_MAX;
-use crate::base::{Errno, Ino, Name};
+use super::{Env, Try, living_directory, must_get};
+use crate::base::{Errno, Ino, Name, posix};
 use crate::server::meta::dirents::{self, Target};
 use crate::server::meta::{Txn, inodes, sessions};
 use crate::wire::Done;
@@ -14,27 +13,19 @@ pub(super) fn link(txn: &mut dyn Txn, env: &Env, ino: Ino, parent: Ino, name: Na
     if dirents::find(txn, &env.hash, parent, name)?.is_some() {
         return Err(Errno::EEXIST.into());
     }
-    if inode.is_dir() {
-        return Err(Errno::EPERM.into());
-    }
-    // A file that had a name and lost it stays without one, as in `vfs_link` (I_LINKABLE).
-    if inode.nlink == 0 && inode.flags & inodes::flags::LINKABLE == 0 {
-        return Err(Errno::ENOENT.into());
-    }
-    if inode.nlink >= LINKS_MAX {
-        return Err(Errno::EMLINK.into());
-    }
+    let linkable = inode.flags & inodes::flags::LINKABLE != 0;
+    posix::check_link(inode.kind(), inode.nlink, linkable)?;
     if inode.nlink == 0 {
         sessions::delete_orphan(txn, ino);
         inode.parent = parent;
         inode.flags &= !inodes::flags::LINKABLE;
     }
     inode.nlink += 1;
-    touch_attributes(&mut inode, env);
+    posix::touch_attributes(&mut inode, env.now);
     inodes::put(txn, &inode);
     dirents::put(txn, &env.hash, parent, name, Target { ino, kind: inode.kind() })?;
     dir.entries += 1;
-    touch_content(&mut dir, env);
+    posix::touch_content(&mut dir, env.now);
     inodes::put(txn, &dir);
     Ok(Done { attr: Some(inode.attr()), ..Done::default() })
 }

@@ -1,8 +1,7 @@
 //! New inodes: files, directories, symlinks, special files, and files without a name.
 
-use super::{Env, Try, acl, living_directory, must_get, touch_content};
-use crate::base::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
-use crate::base::{Errno, Ino, Kind, Name};
+use super::{Env, Try, acl, living_directory, must_get};
+use crate::base::{Ino, Kind, Name, posix};
 use crate::server::meta::dirents::{self, Target};
 use crate::server::meta::{Inode, Txn, View, attributes, counters, inodes, sessions};
 use crate::wire::{Done, MakeFlags};
@@ -23,9 +22,9 @@ pub(super) fn make(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>, wi
     if let Some(found) = dirents::find(txn, &env.hash, parent, name)? {
         return existing(txn, found, kind == Kind::File && !wish.flags.exclusive);
     }
-    check_target(kind, wish.target)?;
-    if kind == Kind::Directory && dir.nlink >= LINKS_MAX {
-        return Err(Errno::EMLINK.into());
+    posix::check_target(kind, wish.target)?;
+    if kind == Kind::Directory {
+        posix::check_links(dir.nlink)?;
     }
     let mut inode = born(txn, env, &dir, wish.mode, wish.umask)?;
     if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
@@ -43,36 +42,15 @@ pub(super) fn make(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>, wi
     inodes::put(txn, &inode);
     dirents::put(txn, &env.hash, parent, name, Target { ino: inode.ino, kind })?;
     dir.entries += 1;
-    touch_content(&mut dir, env);
+    posix::touch_content(&mut dir, env.now);
     inodes::put(txn, &dir);
     Ok(Done { attr: Some(inode.attr()), ..Done::default() })
 }
 
 /// The name is taken. A plain `O_CREAT` opens a regular file it finds.
 fn existing(view: &dyn View, found: Target, may_open: bool) -> Try<Done> {
-    if !may_open {
-        return Err(Errno::EEXIST.into());
-    }
-    match found.kind {
-        Kind::File => {
-            Ok(Done { attr: Some(must_get(view, found.ino)?.attr()), existed: true, ..Done::default() })
-        }
-        Kind::Directory => Err(Errno::EISDIR.into()),
-        // The caller's kernel did not know the name a moment ago. open(2) would follow the link, or open the pipe or
-        // device, which only the kernel can: ESTALE makes it look the name up again (`do_filp_open`, LOOKUP_REVAL).
-        _ => Err(Errno::ESTALE.into()),
-    }
-}
-
-fn check_target(kind: Kind, target: &[u8]) -> Result<(), Errno> {
-    match kind {
-        Kind::Symlink if target.is_empty() => Err(Errno::ENOENT),
-        Kind::Symlink if target.len() > SYMLINK_BYTES_MAX => Err(Errno::ENAMETOOLONG),
-        Kind::Symlink if target.contains(&0) => Err(Errno::EINVAL),
-        Kind::Symlink => Ok(()),
-        _ if target.is_empty() => Ok(()),
-        _ => Err(Errno::EINVAL),
-    }
+    posix::check_existing(found.kind, may_open)?;
+    Ok(Done { attr: Some(must_get(view, found.ino)?.attr()), existed: true, ..Done::default() })
 }
 
 /// `O_TMPFILE`: a file that lives while it is held, until it is linked.
@@ -88,18 +66,7 @@ pub(super) fn tmpfile(txn: &mut dyn Txn, env: &Env, parent: Ino, mode: u32, umas
 /// A new inode as its directory wants it: number, owner, mode, ACLs and usage; its record is not stored yet.
 fn born(txn: &mut dyn Txn, env: &Env, dir: &Inode, mode: u32, umask: u32) -> Try<Inode> {
     let is_dir = mode & libc::S_IFMT == libc::S_IFDIR;
-    let mut mode = mode & (libc::S_IFMT | 0o7777);
-    let mut gid = env.caller.gid;
-    if dir.mode & libc::S_ISGID != 0 {
-        gid = dir.gid;
-        if is_dir {
-            mode |= libc::S_ISGID;
-        } else if !may_set_gid(env, gid) && mode & libc::S_IXGRP != 0 {
-            // `mode_strip_sgid`: nobody lends his program the identity of a group he is not in. Kernels before 6.0
-            // leave this to the file system.
-            mode &= !libc::S_ISGID;
-        }
-    }
+    let (mode, gid) = posix::born(dir.mode, dir.gid, mode, env.caller);
     let ino = counters::take_inos(txn, 1)?;
     let mut inherited = acl::Inherited { mode, ..acl::Inherited::default() };
     if mode & libc::S_IFMT != libc::S_IFLNK {
@@ -114,11 +81,6 @@ fn born(txn: &mut dyn Txn, env: &Env, dir: &Inode, mode: u32, umask: u32) -> Try
     }
     counters::add_usage(txn, 1, 0)?;
     Ok(inode)
-}
-
-/// Supplementary groups do not travel with a request, so only the group it names counts.
-fn may_set_gid(env: &Env, gid: u32) -> bool {
-    env.caller.uid == 0 || env.caller.gid == gid
 }
 
 /// What `RENAME_WHITEOUT` leaves at the old name: a character device 0/0, which overlay file systems read as "removed".

@@ -1,4 +1,5 @@
-//! The rules of POSIX, written once, over a transaction.
+//! The rules of POSIX, written once, over a transaction. Those that change nothing but attributes are in
+//! [`crate::base::posix`], since a client that completes a mutation locally follows them too.
 //!
 //! Comes in: one [`Mutation`] with its caller and the time, or what a query asks. Goes out: what changed, in the
 //! transaction, and the answer. Nothing is owned here: the transaction holds all state, the caller of these functions
@@ -163,33 +164,4 @@ fn file(view: &dyn View, ino: Ino) -> Try<Inode> {
         libc::S_IFDIR => Err(Errno::EISDIR.into()),
         _ => Err(Errno::EINVAL.into()),
     }
-}
-
-/// The time of a change of this inode: now, but always later than its last change. A change of content must change
-/// mtime, or the kernel keeps old pages (`FUSE_AUTO_INVAL_DATA`), and ctime never goes backwards with the clock.
-fn tick(inode: &Inode, now: Time) -> Time {
-    let next = after(inode.ctime);
-    let tick = now.max(next);
-    // A user may have set mtime to just this time.
-    if tick == inode.mtime { after(tick) } else { tick }
-}
-
-/// One nanosecond later.
-fn after(time: Time) -> Time {
-    match time.nanos {
-        999_999_999.. => Time { secs: time.secs.saturating_add(1), nanos: 0 },
-        nanos => Time { nanos: nanos + 1, ..time },
-    }
-}
-
-/// Attributes change.
-fn touch_attributes(inode: &mut Inode, env: &Env) {
-    inode.ctime = tick(inode, env.now);
-}
-
-/// Content changes: bytes of a file or names of a directory.
-fn touch_content(inode: &mut Inode, env: &Env) {
-    let now = tick(inode, env.now);
-    inode.mtime = now;
-    inode.ctime = now;
 }

@@ -1,8 +1,8 @@
 //! rename(2) with its flags.
 
 use super::unlink::{lose_entry, lose_name, lose_subdirectory, must_get_named};
-use super::{Env, Try, directory, make, touch_attributes, touch_content};
-use crate::base::limits::LINKS_MAX;
+use super::{Env, Try, directory, make};
+use crate::base::posix::{self, RenameFlags};
 use crate::base::{Errno, Ino, Kind, Name};
 use crate::server::meta::dirents::{self, Target};
 use crate::server::meta::{Inode, StoreFault, Txn, View, inodes, keys};
@@ -13,25 +13,6 @@ use crate::wire::Done;
 pub(super) struct Place<'a> {
     pub(super) parent: Ino,
     pub(super) name: Name<'a>,
-}
-
-/// `RENAME_*` as bits.
-struct Flags {
-    no_replace: bool,
-    exchange: bool,
-    whiteout: bool,
-}
-
-impl Flags {
-    fn parse(raw: u32) -> Result<Self, Errno> {
-        let has = |bit: u32| raw & bit != 0;
-        let known = libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE | libc::RENAME_WHITEOUT;
-        let exchange = has(libc::RENAME_EXCHANGE);
-        if has(!known) || (exchange && has(libc::RENAME_NOREPLACE | libc::RENAME_WHITEOUT)) {
-            return Err(Errno::EINVAL);
-        }
-        Ok(Self { no_replace: has(libc::RENAME_NOREPLACE), exchange, whiteout: has(libc::RENAME_WHITEOUT) })
-    }
 }
 
 /// The two directories, which may be one.
@@ -48,7 +29,7 @@ impl Dirs {
 
     fn store(mut self, txn: &mut dyn Txn, env: &Env) {
         for dir in [Some(&mut self.old), self.new.as_mut()].into_iter().flatten() {
-            touch_content(dir, env);
+            posix::touch_content(dir, env.now);
             inodes::put(txn, dir);
         }
     }
@@ -56,7 +37,7 @@ impl Dirs {
 
 /// Carries it out, in the order of checks of `do_renameat2` and `vfs_rename`.
 pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_>, flags: u32) -> Try<Done> {
-    let flags = Flags::parse(flags)?;
+    let flags = RenameFlags::parse(flags)?;
     let old = directory(txn, from.parent)?;
     let new = if from.parent == to.parent { None } else { Some(directory(txn, to.parent)?) };
     let dirs = Dirs { old, new };
@@ -65,13 +46,9 @@ pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_
         return Err(Errno::ENOENT.into());
     }
     let target = dirents::find(txn, &env.hash, to.parent, to.name)?;
-    match target {
-        Some(_) if flags.no_replace => return Err(Errno::EEXIST.into()),
-        None if flags.exchange => return Err(Errno::ENOENT.into()),
-        _ => {}
-    }
+    flags.check_target(target.is_some())?;
     if dirs.new.is_some() {
-        check_circle(txn, &flags, source, from.parent, target, to.parent)?;
+        check_circle(txn, flags, source, from.parent, target, to.parent)?;
     }
     if target.is_some_and(|target| target.ino == source.ino) {
         return Ok(Done::default());
@@ -81,7 +58,8 @@ pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_
     match target {
         Some(other) if flags.exchange => exchange(txn, env, dirs, (from, moved), (to, other)),
         target => {
-            check_kinds(&dirs, &moved, target.as_ref())?;
+            let replaced = target.map(|target| (target.kind(), target.entries));
+            posix::check_replace(moved.kind(), replaced, dirs.new.map(|dir| dir.nlink))?;
             replace(txn, env, dirs, (from, moved), (to, target), flags.whiteout)
         }
     }
@@ -90,7 +68,7 @@ pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_
 /// A directory must not move below itself.
 fn check_circle(
     view: &dyn View,
-    flags: &Flags,
+    flags: RenameFlags,
     source: Target,
     old_parent: Ino,
     target: Option<Target>,
@@ -125,24 +103,6 @@ fn is_at_or_below(view: &dyn View, below: Ino, above: Ino) -> Try<bool> {
     Err(StoreFault::damaged(&keys::inode(below), "its parents form a circle").into())
 }
 
-fn check_kinds(dirs: &Dirs, moved: &Inode, target: Option<&Inode>) -> Result<(), Errno> {
-    if let Some(target) = target {
-        match (moved.is_dir(), target.is_dir()) {
-            (true, false) => return Err(Errno::ENOTDIR),
-            (false, true) => return Err(Errno::EISDIR),
-            _ => {}
-        }
-    }
-    let gains = moved.is_dir() && target.is_none();
-    if gains && dirs.new.is_some_and(|dir| dir.nlink >= LINKS_MAX) {
-        return Err(Errno::EMLINK);
-    }
-    if target.is_some_and(|target| target.entries > 0) {
-        return Err(Errno::ENOTEMPTY);
-    }
-    Ok(())
-}
-
 /// The new name stands for the moved inode; what it stood for loses a name.
 fn replace(
     txn: &mut dyn Txn,
@@ -175,7 +135,7 @@ fn replace(
         dirs.gaining().nlink += 1;
     }
     moved.parent = to.parent;
-    touch_attributes(&mut moved, env);
+    posix::touch_attributes(&mut moved, env.now);
     inodes::put(txn, &moved);
     dirs.store(txn, env);
     Ok(Done { orphan, ..Done::default() })
@@ -195,9 +155,7 @@ fn exchange(
             Dirs { old, new: Some(new) } => (new, old),
             Dirs { old: _, new: None } => unreachable!("checked above"),
         };
-        if gainer.nlink >= LINKS_MAX {
-            return Err(Errno::EMLINK.into());
-        }
+        posix::check_links(gainer.nlink)?;
         lose_subdirectory(loser)?;
         gainer.nlink += 1;
     }
@@ -206,7 +164,7 @@ fn exchange(
     moved.parent = to.parent;
     other.parent = from.parent;
     for inode in [&mut moved, &mut other] {
-        touch_attributes(inode, env);
+        posix::touch_attributes(inode, env.now);
         inodes::put(txn, inode);
     }
     dirs.store(txn, env);

@@ -1,7 +1,7 @@
 //! Names that go away.
 
-use super::{Env, Stop, Try, directory, must_get, touch_attributes, touch_content};
-use crate::base::{Errno, Ino, Name};
+use super::{Env, Stop, Try, directory, must_get};
+use crate::base::{Errno, Ino, Name, posix};
 use crate::server::meta::{Inode, StoreFault, Txn, View, dirents, inodes, keys, sessions};
 use crate::wire::Done;
 
@@ -10,9 +10,7 @@ pub(super) fn unlink(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) 
     let mut dir = directory(txn, parent)?;
     let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
     let mut inode = must_get_named(txn, found.ino)?;
-    if inode.is_dir() {
-        return Err(Errno::EISDIR.into());
-    }
+    posix::check_unlink(inode.kind())?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
     inodes::put(txn, &inode);
@@ -26,12 +24,7 @@ pub(super) fn rmdir(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -
     let mut dir = directory(txn, parent)?;
     let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
     let mut inode = must_get_named(txn, found.ino)?;
-    if !inode.is_dir() {
-        return Err(Errno::ENOTDIR.into());
-    }
-    if inode.entries > 0 {
-        return Err(Errno::ENOTEMPTY.into());
-    }
+    posix::check_rmdir(inode.kind(), inode.entries)?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
     inodes::put(txn, &inode);
@@ -57,7 +50,7 @@ pub(super) fn lose_name(txn: &mut dyn Txn, env: &Env, inode: &mut Inode) -> Try<
     let left = if inode.is_dir() { Some(0) } else { inode.nlink.checked_sub(1) };
     let damaged = || StoreFault::damaged(&keys::inode(inode.ino), "a name refers to it, but it counts none");
     inode.nlink = left.ok_or_else(damaged)?;
-    touch_attributes(inode, env);
+    posix::touch_attributes(inode, env.now);
     if inode.nlink > 0 {
         return Ok(None);
     }
@@ -70,7 +63,7 @@ pub(super) fn lose_entry(dir: &mut Inode, env: &Env) -> Result<(), StoreFault> {
     let left = dir.entries.checked_sub(1);
     dir.entries =
         left.ok_or_else(|| StoreFault::damaged(&keys::inode(dir.ino), "counts fewer names than it has"))?;
-    touch_content(dir, env);
+    posix::touch_content(dir, env.now);
     Ok(())
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Who may use `trusted.` and `security.` names is the kernel's decision; which names a file may have is decided here.
 
-use super::{Env, Try, acl, must_get, touch_attributes};
+use super::{Env, Try, acl, must_get};
 use crate::base::limits::{NAME_BYTES_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
-use crate::base::{Errno, Ino, Kind};
+use crate::base::{Errno, Ino, Kind, posix};
 use crate::server::meta::{Inode, Txn, Value, View, attributes, inodes};
 use crate::wire::Done;
 use std::ops::ControlFlow;
@@ -80,7 +80,7 @@ pub(super) fn set(txn: &mut dyn Txn, env: &Env, ino: Ino, name: &[u8], wish: &Wi
         attributes::put_xattr(txn, ino, name, wish.value);
         inode.flags |= inodes::flags::HAS_XATTR;
     }
-    touch_attributes(&mut inode, env);
+    posix::touch_attributes(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(Done::default())
 }
@@ -135,7 +135,7 @@ pub(super) fn remove(txn: &mut dyn Txn, env: &Env, ino: Ino, name: &[u8]) -> Try
             recount(txn, &mut inode)?;
         }
     }
-    touch_attributes(&mut inode, env);
+    posix::touch_attributes(&mut inode, env.now);
     inodes::put(txn, &inode);
     Ok(Done::default())
 }
