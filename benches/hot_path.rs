@@ -10,7 +10,7 @@ use ringfs::client::namespace::Namespace;
 use ringfs::client::oplog::{Bounds, Log};
 use ringfs::kernel::abi::{InHeader, Opcode};
 use ringfs::kernel::decode::{Request, reply};
-use ringfs::wire::{Answer, MakeFlags, Mutation, Query, Ticket, answer, mutation, query};
+use ringfs::wire::{Answer, MakeFlags, Mutation, Origin, Query, Ticket, answer, mutation, query};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -137,11 +137,12 @@ fn codec() {
         rdev: 0,
         target: b"",
         flags,
+        ino: None,
     };
     let (mut body, mut payload) = (Vec::with_capacity(4096), Vec::new());
     row("encode a mutation", || {
         body.clear();
-        mutation::encode(&mut body, &mut payload, Ticket(1), Caller::ROOT, black_box(&make));
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(1), Caller::ROOT), black_box(&make));
     });
     row("decode a mutation", || {
         black_box(mutation::decode_batch(black_box(&body), &[]).count());
@@ -168,7 +169,7 @@ fn codec() {
 
 fn oplog() {
     let mut log = Log::new(Bounds::default());
-    let unlink = Mutation::Unlink { parent: Ino(1), name: name(b"a-file-name.txt") };
+    let unlink = Mutation::Unlink { parent: Ino(1), name: name(b"a-file-name.txt"), ino: None, hold: true };
     row("mutation log: accept, send, settle", || {
         let Ok(record) = log.accept(Caller::ROOT, black_box(&unlink)) else { return };
         log.sent(record.ticket);

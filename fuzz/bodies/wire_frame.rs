@@ -58,10 +58,10 @@ fn outcomes(body: &[u8]) {
 
 fn batch(body: &[u8], payload: &[u8]) {
     let (mut body_again, mut payload_again, mut found) = (Vec::new(), Vec::new(), Vec::new());
-    for (ticket, caller, mutation) in mutation::decode_batch(body, payload).map_while(Result::ok) {
+    for (origin, mutation) in mutation::decode_batch(body, payload).map_while(Result::ok) {
         if let Ok(mutation) = mutation {
-            mutation::encode(&mut body_again, &mut payload_again, ticket, caller, &mutation);
-            found.push((ticket, caller, Ok(mutation)));
+            mutation::encode(&mut body_again, &mut payload_again, origin, &mutation);
+            found.push((origin, Ok(mutation)));
         }
     }
     assert!(found.len() <= body.len() / RECORD_BYTES_MIN);

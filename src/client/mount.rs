@@ -25,7 +25,7 @@ use super::namespace::Namespace;
 use super::oplog::{Bounds, Record, Refused, SharedLog};
 use crate::base::{Caller, Errno};
 use crate::wire::hello::Welcome;
-use crate::wire::{Answer, Done, LockKind, LockRequest, Mutation, Outcome, Query, Ticket, mutation};
+use crate::wire::{Answer, Done, LockKind, LockRequest, Mutation, Origin, Outcome, Query, Ticket, mutation};
 use grace::Grace;
 use pending::Pending;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -167,7 +167,8 @@ impl Mount {
             Err(Refused::TooLarge) => Accepted::Refused(Refused::TooLarge.errno()),
             Err(Refused::Full) => {
                 let (mut body, mut payload) = (Vec::new(), Vec::new());
-                mutation::encode(&mut body, &mut payload, Ticket(0), caller, mutation);
+                let origin = Origin::waited(Ticket(0), caller);
+                mutation::encode(&mut body, &mut payload, origin, mutation);
                 Accepted::Waiting { caller, body, payload }
             }
         })
@@ -330,5 +331,5 @@ impl std::fmt::Debug for Mount {
 
 /// Reads back what `accept` encoded.
 fn own_mutation<'a>(body: &'a [u8], payload: &'a [u8]) -> Option<Mutation<'a>> {
-    mutation::decode_batch(body, payload).next()?.ok()?.2.ok()
+    mutation::decode_batch(body, payload).next()?.ok()?.1.ok()
 }

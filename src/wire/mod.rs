@@ -24,7 +24,7 @@ mod tests;
 
 pub use answer::{Answer, DirEntry, FsStat, LockRange};
 pub use frame::{Frame, FrameKind, Header};
-pub use mutation::{MakeFlags, Mutation, SetAttr, Ticket, TimeSet, WriteFlags};
+pub use mutation::{Expect, MakeFlags, Mutation, Origin, SetAttr, Ticket, TimeSet, WriteFlags};
 pub use outcome::{Done, Outcome};
 pub use peer::{Peer, Reply};
 pub use query::{LockKind, LockOwner, LockRequest, Query, SeekTo};

@@ -23,7 +23,7 @@ pub struct Done {
     /// Attributes afterwards of the inode made, linked or changed (`Make`, `Tmpfile`, `Link`, `SetAttr`, `Write`,
     /// `Allocate`, `Copy`: of the target).
     pub attr: Option<Attr>,
-    /// `Unlink`, `Rmdir`, `Rename`: the inode that lost its last name and is now held by this session until it
+    /// `Unlink`, `Rmdir`, `Rename`: the inode that lost its last name; with `hold` this session holds it now until it
     /// is dropped.
     pub orphan: Option<Ino>,
     /// `Write`, `Copy`: number of bytes.

@@ -13,8 +13,9 @@ use ringfs::server::meta::{
 };
 use ringfs::wire::hello::{self, Challenge, Hello, Proof, Refusal, Welcome};
 use ringfs::wire::{
-    Answer, DirEntry, Done, Frame, FrameKind, FsStat, LockKind, LockOwner, LockRequest, MakeFlags, Mutation,
-    Outcome, Query, SeekTo, SetAttr, Ticket, TimeSet, WriteFlags, answer, mutation, outcome, query,
+    Answer, DirEntry, Done, Expect, Frame, FrameKind, FsStat, LockKind, LockOwner, LockRequest, MakeFlags,
+    Mutation, Origin, Outcome, Query, SeekTo, SetAttr, Ticket, TimeSet, WriteFlags, answer, mutation,
+    outcome, query,
 };
 use std::ops::ControlFlow;
 use zerocopy::IntoBytes;
@@ -203,10 +204,31 @@ fn mutations(all: &mut Vec<Seed>) {
             rdev: 7,
             target: b"",
             flags: make,
+            ino: None,
         },
         Mutation::Tmpfile { parent, mode: 0o600, umask: 0o77 },
         Mutation::Link { ino, parent, name: name(b"b") },
-        Mutation::Rename { parent, name: name(b"d"), new_parent: ino, new_name: name(b"e"), flags: 2 },
+        Mutation::Rename {
+            parent,
+            name: name(b"d"),
+            new_parent: ino,
+            new_name: name(b"e"),
+            flags: 2,
+            ino: None,
+            replaced: Expect::Any,
+            hold: true,
+        },
+        Mutation::Unlink { parent, name: name(b"c"), ino: Some(ino), hold: true },
+        Mutation::Rename {
+            parent,
+            name: name(b"d"),
+            new_parent: parent,
+            new_name: name(b"e"),
+            flags: 0,
+            ino: Some(ino),
+            replaced: Expect::Is(Ino(17)),
+            hold: false,
+        },
         Mutation::SetAttr { ino, set },
         write,
         Mutation::Allocate { ino, mode: 3, offset: u64::MAX, len: u64::MAX },
@@ -214,20 +236,20 @@ fn mutations(all: &mut Vec<Seed>) {
         Mutation::SetXattr { ino, name: b"user.x", value: b"v", flags: 1, kill_sgid: true },
         Mutation::RemoveXattr { ino, name: b"user.x" },
     ];
+    let at = Some(Time { secs: 1_800_000_000, nanos: 999_999_999 });
     let (mut whole, mut payload) = (Vec::new(), Vec::new());
     for (ticket, mutation) in (1..).zip(&mutations) {
         mutation::encode(
             &mut whole,
             &mut payload,
-            Ticket(ticket),
-            Caller { uid: 1, gid: 2, pid: 3 },
+            Origin { ticket: Ticket(ticket), caller: Caller { uid: 1, gid: 2, pid: 3 }, at },
             mutation,
         );
     }
     body(all, "batch".to_owned(), &whole, &payload);
     // Once made gigabytes of one frame.
     let (mut one, mut payload) = (Vec::new(), Vec::new());
-    mutation::encode(&mut one, &mut payload, Ticket(1), Caller::ROOT, &write);
+    mutation::encode(&mut one, &mut payload, Origin::waited(Ticket(1), Caller::ROOT), &write);
     body(all, "trouble-same-bytes".to_owned(), &one.repeat(3), &payload);
     // Once made more outcomes than fit a frame.
     body(all, "trouble-empty-records".to_owned(), &[4, 0, 0, 0, 0, 0, 0, 0].repeat(300), b"");

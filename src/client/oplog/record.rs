@@ -3,7 +3,7 @@
 use super::Refused;
 use crate::base::Caller;
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
-use crate::wire::mutation::{self, Mutation, Ticket};
+use crate::wire::mutation::{self, Mutation, Origin, Ticket};
 use bytes::Bytes;
 
 /// One mutation as it goes over the wire. A clone shares the bytes.
@@ -22,7 +22,7 @@ impl Record {
     #[must_use]
     pub fn encode(ticket: Ticket, caller: Caller, mutation: &Mutation<'_>) -> Self {
         let (mut body, mut payload) = (Vec::with_capacity(BODY_BYTES_TYPICAL), Vec::new());
-        mutation::encode(&mut body, &mut payload, ticket, caller, mutation);
+        mutation::encode(&mut body, &mut payload, Origin::waited(ticket, caller), mutation);
         Self { ticket, body: Bytes::from(body), payload: Bytes::from(payload) }
     }
 }

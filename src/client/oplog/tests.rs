@@ -2,7 +2,7 @@
 
 use super::{Bounds, Claim, Event, Log, ParkId, Record, Refused, SharedLog, Stage, cost};
 use crate::base::{Caller, Errno, Ino, Name};
-use crate::wire::{Mutation, Ticket, WriteFlags, mutation};
+use crate::wire::{Mutation, Origin, Ticket, WriteFlags, mutation};
 use proptest::prelude::{any, proptest};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 const CALLER: Caller = Caller { uid: 1, gid: 2, pid: 3 };
 
 fn unlink() -> Mutation<'static> {
-    Mutation::Unlink { parent: Ino(1), name: Name::parse(b"name").unwrap() }
+    Mutation::Unlink { parent: Ino(1), name: Name::parse(b"name").unwrap(), ino: None, hold: true }
 }
 
 fn write(data: &[u8]) -> Mutation<'_> {
@@ -28,7 +28,8 @@ fn tickets_count_from_one_and_the_bytes_carry_them() {
         let record = log.accept(CALLER, &write(b"data")).unwrap();
         assert_eq!(record.ticket, Ticket(expected));
         let back: Vec<_> = mutation::decode_batch(&record.body, &record.payload).collect();
-        assert_eq!(back, [Ok((Ticket(expected), CALLER, Ok(write(b"data"))))]);
+        let origin = Origin::waited(Ticket(expected), CALLER);
+        assert_eq!(back, [Ok((origin, Ok(write(b"data"))))]);
     }
 }
 

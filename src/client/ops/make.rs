@@ -35,7 +35,7 @@ fn make<R: Reply>(
     target: &[u8],
 ) -> impl FnOnce(R) + use<R> {
     let flags = MakeFlags { hold: false, exclusive: true };
-    let mutation = Mutation::Make { parent: cx.ino, name, mode, umask, rdev, target, flags };
+    let mutation = Mutation::Make { parent: cx.ino, name, mode, umask, rdev, target, flags, ino: None };
     cx.mutate(&mutation, reply_entry)
 }
 
@@ -61,6 +61,7 @@ pub fn create<R: Reply>(cx: Context, args: &CreateIn, name: Name<'_>) -> impl Fn
         rdev: 0,
         target: b"",
         flags: MakeFlags { hold: true, exclusive },
+        ino: None,
     };
     let (args, caller, asker) = (*args, cx.caller, cx.asker());
     cx.mutate(&mutation, move |mount, reply: R, outcome| {

@@ -3,18 +3,18 @@
 use super::{Context, Reply};
 use crate::base::{Errno, Ino, Name};
 use crate::client::mount::Mount;
-use crate::wire::{Done, Mutation};
+use crate::wire::{Done, Expect, Mutation};
 use std::sync::Arc;
 
 /// UNLINK.
 pub fn unlink<R: Reply>(cx: Context, name: Name<'_>) -> impl FnOnce(R) + use<R> {
-    let mutation = Mutation::Unlink { parent: cx.ino, name };
+    let mutation = Mutation::Unlink { parent: cx.ino, name, ino: None, hold: true };
     cx.mutate(&mutation, reply_removed)
 }
 
 /// RMDIR.
 pub fn rmdir<R: Reply>(cx: Context, name: Name<'_>) -> impl FnOnce(R) + use<R> {
-    let mutation = Mutation::Rmdir { parent: cx.ino, name };
+    let mutation = Mutation::Rmdir { parent: cx.ino, name, ino: None, hold: true };
     cx.mutate(&mutation, reply_removed)
 }
 
@@ -26,7 +26,10 @@ pub fn rename<R: Reply>(
     new_name: Name<'_>,
     flags: u32,
 ) -> impl FnOnce(R) + use<R> {
-    let mutation = Mutation::Rename { parent: cx.ino, name, new_parent, new_name, flags };
+    let parent = cx.ino;
+    let replaced = Expect::Any;
+    let mutation =
+        Mutation::Rename { parent, name, new_parent, new_name, flags, ino: None, replaced, hold: true };
     cx.mutate(&mutation, reply_removed)
 }
 

@@ -63,11 +63,10 @@ impl Script {
     fn outcome(&self, check: impl FnOnce(Mutation<'_>), result: Result<Done, Errno>) {
         let (frame, reply) = self.take();
         assert_eq!(frame.header.kind, FrameKind::Batch);
-        let (ticket, _, mutation) =
-            mutation::decode_batch(&frame.body, &frame.payload).next().unwrap().unwrap();
+        let (origin, mutation) = mutation::decode_batch(&frame.body, &frame.payload).next().unwrap().unwrap();
         check(mutation.unwrap());
         let mut body = Vec::new();
-        outcome::encode(&mut body, &Outcome { ticket, result });
+        outcome::encode(&mut body, &Outcome { ticket: origin.ticket, result });
         let header = frame.header;
         reply(Frame::new(FrameKind::Outcomes, 1, header.session, header.sequence, body, bytes::Bytes::new()));
     }
@@ -268,7 +267,7 @@ fn a_file_unlinked_while_open_is_dropped_when_closed_and_forgotten() {
     let (reply, heard) = told();
     remove::unlink(b.cx(Ino::ROOT), name(b"f"))(reply);
     let orphan = Done { orphan: Some(FILE), ..Done::default() };
-    let expected = Mutation::Unlink { parent: Ino::ROOT, name: name(b"f") };
+    let expected = Mutation::Unlink { parent: Ino::ROOT, name: name(b"f"), ino: None, hold: true };
     b.server.outcome(|found| assert_eq!(found, expected), Ok(orphan));
     assert_eq!(heard.now(), Ok(vec![]));
     b.release(FILE, handle);

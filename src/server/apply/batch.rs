@@ -9,7 +9,7 @@ use crate::server::meta::{WriteTxn, inodes, sessions};
 use crate::server::ops::{self, Env, Placed};
 use crate::server::store::Appended;
 use crate::wire::mutation::{self, Decoded};
-use crate::wire::{Done, MakeFlags, Mutation, Outcome, Ticket, WireFault, outcome};
+use crate::wire::{Done, MakeFlags, Mutation, Origin, Outcome, Ticket, WireFault, outcome};
 use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -62,10 +62,10 @@ impl Inner {
     fn place(&self, session: SessionId, batch: &[Decoded<'_>]) -> PlacedBatch {
         batch
             .iter()
-            .map(|(ticket, _, mutation)| match mutation {
+            .map(|(origin, mutation)| match mutation {
                 Ok(Mutation::Write { ino, data, .. }) if !data.is_empty() => {
                     // A replay is answered from the record; a session not loaded yet is one more append, no harm.
-                    let new = self.read_state().seen(session, *ticket) == Seen::New;
+                    let new = self.read_state().seen(session, origin.ticket) == Seen::New;
                     if new { self.append(*ino, data) } else { Ok(Vec::new()) }
                 }
                 _ => Ok(Vec::new()),
@@ -96,6 +96,9 @@ impl Effect {
             }
             Mutation::Tmpfile { .. } => Self { hold: made, orphaned: made, named: None },
             Mutation::Link { ino, .. } => Self { named: Some(*ino), ..Self::default() },
+            Mutation::Unlink { hold: false, .. }
+            | Mutation::Rmdir { hold: false, .. }
+            | Mutation::Rename { hold: false, .. } => Self { orphaned: done.orphan, ..Self::default() },
             _ => Self { hold: done.orphan, orphaned: done.orphan, named: None },
         }
     }
@@ -133,14 +136,15 @@ impl Pass<'_> {
         if let Some(state) = &mut self.state {
             state.settle(&mut self.txn, session, settled);
         }
-        for ((ticket, caller, mutation), placed) in batch.iter().zip(placed) {
+        for ((Origin { ticket, caller, at }, mutation), placed) in batch.iter().zip(placed) {
             let result = match (loaded, mutation) {
                 (Err(errno), _) => Err(errno),
                 // A later version's: told apart from what this one refuses, and not worth a record.
                 (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
                 (Ok(()), Ok(mutation)) => match self.seen(*ticket) {
                     Seen::New => {
-                        let env = Env { hash: *inner.store.names(), now: inner.now(), caller: *caller };
+                        let now = at.unwrap_or_else(|| inner.now());
+                        let env = Env { hash: *inner.store.names(), now, caller: *caller };
                         self.execute(*ticket, &env, mutation, placed);
                         continue;
                     }
@@ -310,6 +314,7 @@ impl Pass<'_> {
         let txn = std::mem::replace(&mut self.txn, self.inner.store.begin());
         let result = self.inner.commit(txn);
         let mut holds = self.inner.holds();
+        let mut dead = Vec::new();
         for Pending { answer, ticket, effect } in self.pending.drain(..) {
             if let Err(errno) = result {
                 self.answers[answer] = encode(ticket, Err(errno));
@@ -327,7 +332,12 @@ impl Pass<'_> {
             if let Some(ino) = effect.hold {
                 holds.hold(session, ino);
             }
+            if effect.hold.is_none() {
+                dead.extend(effect.orphaned.filter(|&ino| holds.is_free(ino)));
+            }
         }
+        drop(holds);
+        self.inner.reaper.push(dead);
         result
     }
 }

@@ -93,17 +93,18 @@ pub struct Env {
 /// caller rolls it back.
 pub fn mutate(txn: &mut dyn Txn, env: &Env, mutation: &Mutation<'_>, placed: &[Placed]) -> Try<Done> {
     match *mutation {
-        Mutation::Make { parent, name, mode, umask, rdev, target, flags } => {
-            let wish = make::Wish { mode, umask, rdev, target, flags };
+        Mutation::Make { parent, name, mode, umask, rdev, target, flags, ino } => {
+            let wish = make::Wish { mode, umask, rdev, target, flags, ino };
             make::make(txn, env, parent, name, &wish)
         }
         Mutation::Tmpfile { parent, mode, umask } => make::tmpfile(txn, env, parent, mode, umask),
         Mutation::Link { ino, parent, name } => link::link(txn, env, ino, parent, name),
-        Mutation::Unlink { parent, name } => unlink::unlink(txn, env, parent, name),
-        Mutation::Rmdir { parent, name } => unlink::rmdir(txn, env, parent, name),
-        Mutation::Rename { parent, name, new_parent, new_name, flags } => {
+        Mutation::Unlink { parent, name, ino, .. } => unlink::unlink(txn, env, parent, name, ino),
+        Mutation::Rmdir { parent, name, ino, .. } => unlink::rmdir(txn, env, parent, name, ino),
+        Mutation::Rename { parent, name, new_parent, new_name, flags, ino, replaced, .. } => {
             let from = rename::Place { parent, name };
-            rename::rename(txn, env, from, rename::Place { parent: new_parent, name: new_name }, flags)
+            let to = rename::Place { parent: new_parent, name: new_name };
+            rename::rename(txn, env, from, to, &rename::Wish { flags, ino, replaced })
         }
         Mutation::SetAttr { ino, set } => setattr::setattr(txn, env, ino, &set),
         Mutation::Write { ino, offset, flags, .. } => data::write(txn, env, ino, offset, flags, placed),

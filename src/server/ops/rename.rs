@@ -1,18 +1,28 @@
 //! rename(2) with its flags.
 
-use super::unlink::{lose_entry, lose_name, lose_subdirectory, must_get_named};
+use super::unlink::{lose_entry, lose_name, lose_subdirectory, must_get_named, named};
 use super::{Env, Try, directory, make};
 use crate::base::posix::{self, RenameFlags};
 use crate::base::{Errno, Ino, Kind, Name};
 use crate::server::meta::dirents::{self, Target};
 use crate::server::meta::{Inode, StoreFault, Txn, View, inodes, keys};
-use crate::wire::Done;
+use crate::wire::{Done, Expect};
 
 /// A name in a directory.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) parent: Ino,
     pub(super) name: Name<'a>,
+}
+
+/// How to rename.
+pub(super) struct Wish {
+    /// `RENAME_*`.
+    pub(super) flags: u32,
+    /// What the old name must stand for.
+    pub(super) ino: Option<Ino>,
+    /// What the new name must stand for before.
+    pub(super) replaced: Expect,
 }
 
 /// The two directories, which may be one.
@@ -36,16 +46,24 @@ impl Dirs {
 }
 
 /// Carries it out, in the order of checks of `do_renameat2` and `vfs_rename`.
-pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_>, flags: u32) -> Try<Done> {
-    let flags = RenameFlags::parse(flags)?;
+pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_>, wish: &Wish) -> Try<Done> {
+    let flags = RenameFlags::parse(wish.flags)?;
     let old = directory(txn, from.parent)?;
     let new = if from.parent == to.parent { None } else { Some(directory(txn, to.parent)?) };
     let dirs = Dirs { old, new };
-    let source = dirents::find(txn, &env.hash, from.parent, from.name)?.ok_or(Errno::ENOENT)?;
+    let source = named(dirents::find(txn, &env.hash, from.parent, from.name)?, wish.ino)?;
     if dirs.new.is_some_and(|dir| dir.nlink == 0) {
         return Err(Errno::ENOENT.into());
     }
     let target = dirents::find(txn, &env.hash, to.parent, to.name)?;
+    let as_expected = match wish.replaced {
+        Expect::Any => true,
+        Expect::Absent => target.is_none(),
+        Expect::Is(ino) => target.is_some_and(|target| target.ino == ino),
+    };
+    if !as_expected {
+        return Err(Errno::ESTALE.into());
+    }
     flags.check_target(target.is_some())?;
     if dirs.new.is_some() {
         check_circle(txn, flags, source, from.parent, target, to.parent)?;

@@ -2,13 +2,20 @@
 
 use super::{Env, Stop, Try, directory, must_get};
 use crate::base::{Errno, Ino, Name, posix};
-use crate::server::meta::{Inode, StoreFault, Txn, View, dirents, inodes, keys, sessions};
+use crate::server::meta::dirents::{self, Target};
+use crate::server::meta::{Inode, StoreFault, Txn, View, inodes, keys, sessions};
 use crate::wire::Done;
 
-/// unlink(2).
-pub(super) fn unlink(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -> Try<Done> {
+/// unlink(2). `ino`: what the name must stand for.
+pub(super) fn unlink(
+    txn: &mut dyn Txn,
+    env: &Env,
+    parent: Ino,
+    name: Name<'_>,
+    ino: Option<Ino>,
+) -> Try<Done> {
     let mut dir = directory(txn, parent)?;
-    let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
+    let found = named(dirents::find(txn, &env.hash, parent, name)?, ino)?;
     let mut inode = must_get_named(txn, found.ino)?;
     posix::check_unlink(inode.kind())?;
     dirents::remove(txn, &env.hash, parent, name)?;
@@ -19,10 +26,16 @@ pub(super) fn unlink(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) 
     Ok(Done { orphan, ..Done::default() })
 }
 
-/// rmdir(2).
-pub(super) fn rmdir(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -> Try<Done> {
+/// rmdir(2). `ino`: what the name must stand for.
+pub(super) fn rmdir(
+    txn: &mut dyn Txn,
+    env: &Env,
+    parent: Ino,
+    name: Name<'_>,
+    ino: Option<Ino>,
+) -> Try<Done> {
     let mut dir = directory(txn, parent)?;
-    let found = dirents::find(txn, &env.hash, parent, name)?.ok_or(Errno::ENOENT)?;
+    let found = named(dirents::find(txn, &env.hash, parent, name)?, ino)?;
     let mut inode = must_get_named(txn, found.ino)?;
     posix::check_rmdir(inode.kind(), inode.entries)?;
     dirents::remove(txn, &env.hash, parent, name)?;
@@ -32,6 +45,16 @@ pub(super) fn rmdir(txn: &mut dyn Txn, env: &Env, parent: Ino, name: Name<'_>) -
     lose_subdirectory(&mut dir)?;
     inodes::put(txn, &dir);
     Ok(Done { orphan, ..Done::default() })
+}
+
+/// What was found at a name, which is there and is what the client took it for.
+pub(super) fn named(found: Option<Target>, expected: Option<Ino>) -> Result<Target, Errno> {
+    match (found, expected) {
+        (None, None) => Err(Errno::ENOENT),
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(ino)) if found.ino == ino => Ok(found),
+        (_, Some(_)) => Err(Errno::ESTALE),
+    }
 }
 
 /// The inode a name stands for: that it is missing is damage, not an answer.

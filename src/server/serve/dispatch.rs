@@ -250,8 +250,8 @@ fn refuse(frame: &Frame, errno: Errno, answering: Answering) -> Result<Next, Wir
         FrameKind::Batch => {
             let mut body = Vec::new();
             for item in mutation::decode_batch(&frame.body, &frame.payload) {
-                let Ok((ticket, ..)) = item else { break };
-                outcome::encode(&mut body, &Outcome { ticket, result: Err(errno) });
+                let Ok((origin, _)) = item else { break };
+                outcome::encode(&mut body, &Outcome { ticket: origin.ticket, result: Err(errno) });
                 // A record of the smallest kind is shorter than an outcome.
                 if body.len() > FRAME_BODY_BYTES_MAX - 512 {
                     break;

@@ -6,8 +6,8 @@ use crate::client::link::Batch;
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::hello::{self, Hello, Welcome};
 use crate::wire::{
-    Answer, Done, Frame, FrameKind, Header, Mutation, Outcome, Query, Ticket, WriteFlags, answer, mutation,
-    outcome, query,
+    Answer, Done, Frame, FrameKind, Header, Mutation, Origin, Outcome, Query, Ticket, WriteFlags, answer,
+    mutation, outcome, query,
 };
 use bytes::Bytes;
 use std::io::{Read, Write};
@@ -213,7 +213,7 @@ pub(super) fn answer_to(asked: &Frame, answer: &Result<Answer<'_>, Errno>) -> Fr
 pub(super) fn outcomes_of(asked: &Frame) -> Frame {
     let mut body = Vec::new();
     for mutation in mutation::decode_batch(&asked.body, &asked.payload) {
-        let (ticket, _, mutation) = mutation.unwrap();
+        let (Origin { ticket, .. }, mutation) = mutation.unwrap();
         mutation.unwrap();
         let done = Done { offset: ticket.0, ..Done::default() };
         outcome::encode(&mut body, &Outcome { ticket, result: Ok(done) });
@@ -303,7 +303,12 @@ pub(super) fn write_batch(tickets: &[u64], data: &[u8]) -> Batch {
     let (mut body, mut payload) = (Vec::new(), Vec::new());
     for ticket in tickets {
         let write = Mutation::Write { ino: Ino(2), offset: 0, flags: WriteFlags::default(), data };
-        mutation::encode(&mut body, &mut payload, Ticket(*ticket), crate::base::Caller::ROOT, &write);
+        mutation::encode(
+            &mut body,
+            &mut payload,
+            Origin::waited(Ticket(*ticket), crate::base::Caller::ROOT),
+            &write,
+        );
     }
     let tickets: Vec<Ticket> = tickets.iter().map(|ticket| Ticket(*ticket)).collect();
     let tickets = match tickets[..] {

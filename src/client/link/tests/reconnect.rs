@@ -419,7 +419,7 @@ fn serve(conn: &mut Conn, applied: &Mutex<HashMap<Ticket, u64>>, frames: u64) {
         let reply = match header.kind {
             FrameKind::Batch => {
                 for mutation in mutation::decode_batch(&frame.body, &frame.payload) {
-                    *applied.lock().unwrap().entry(mutation.unwrap().0).or_default() += 1;
+                    *applied.lock().unwrap().entry(mutation.unwrap().0.ticket).or_default() += 1;
                 }
                 outcomes_of(&frame)
             }

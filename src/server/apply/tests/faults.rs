@@ -163,6 +163,7 @@ fn a_full_disk_refuses_and_recovers() {
         rdev: 0,
         target: b"",
         flags: MakeFlags { hold: true, exclusive: true },
+        ino: None,
     };
     let (body, payload) = rig.batch(&make);
     let apply = || {

@@ -6,7 +6,7 @@ use crate::base::{Attr, Caller, Errno, Ino};
 use crate::server::apply::Found;
 use crate::server::fsck;
 use crate::server::store::{Store, StoreOptions};
-use crate::wire::{Done, MakeFlags, Mutation, Outcome, Query, SeekTo, SetAttr, WriteFlags, outcome};
+use crate::wire::{Done, Expect, MakeFlags, Mutation, Outcome, Query, SeekTo, SetAttr, WriteFlags, outcome};
 use proptest::prelude::{Strategy, any, prop, prop_oneof};
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -164,8 +164,16 @@ impl Pair {
                 let flags = MakeFlags { hold: *hold, exclusive: *exclusive };
                 let target: &[u8] = if *kind == libc::S_IFLNK { b"target" } else { b"" };
                 let (parent, name) = (self.inos[dir], name(text));
-                let make =
-                    Mutation::Make { parent, name, mode: plan.mode, umask: *umask, rdev: 0, target, flags };
+                let make = Mutation::Make {
+                    parent,
+                    name,
+                    mode: plan.mode,
+                    umask: *umask,
+                    rdev: 0,
+                    target,
+                    flags,
+                    ino: None,
+                };
                 let done = self.run(&make);
                 let expected = self.reference.make(dir, text, self.who, plan);
                 assert_eq!(done.map(|done| done.existed), expected.map(|made| matches!(made, Made::Old(_))));
@@ -224,9 +232,9 @@ impl Pair {
                 let directory = if *wrong { !is_dir } else { is_dir };
                 let (parent, name) = (self.inos[dir], name(&text));
                 let done = if directory {
-                    self.run(&Mutation::Rmdir { parent, name })
+                    self.run(&Mutation::Rmdir { parent, name, ino: None, hold: true })
                 } else {
-                    self.run(&Mutation::Unlink { parent, name })
+                    self.run(&Mutation::Unlink { parent, name, ino: None, hold: true })
                 };
                 let held = self.reference.held.clone();
                 let expected = self.reference.unlink(dir, &text, directory);
@@ -252,6 +260,9 @@ impl Pair {
             new_parent: self.inos[new_dir],
             new_name: name(to.1),
             flags,
+            ino: None,
+            replaced: Expect::Any,
+            hold: true,
         };
         let done = self.run(&rename);
         let expected = self.reference.rename((dir, from.1), (new_dir, to.1), flags, self.who);

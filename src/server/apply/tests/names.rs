@@ -63,6 +63,7 @@ fn the_target_of_a_symlink_is_checked() {
             rdev: 0,
             target,
             flags: EXCLUSIVE,
+            ino: None,
         };
         assert_eq!(rig.run(&make), Err(errno));
     }

@@ -5,7 +5,7 @@ use crate::base::{Caller, Errno, SessionId, Time};
 use crate::server::apply::{Volume, VolumeOptions};
 use crate::server::meta::sessions;
 use crate::server::store::{Store, StoreOptions};
-use crate::wire::{MakeFlags, Mutation, Outcome, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{MakeFlags, Mutation, Origin, Outcome, Ticket, WriteFlags, mutation, outcome};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ fn make<'a>(text: &'a str) -> Mutation<'a> {
         rdev: 0,
         target: b"",
         flags: MakeFlags { hold: true, exclusive: true },
+        ino: None,
     }
 }
 
@@ -46,10 +47,10 @@ fn a_batch_delivered_twice_has_one_effect_and_one_answer() {
         flags: WriteFlags { append: true, kill_suidgid: false },
         data: b"once",
     };
-    let unlink = Mutation::Unlink { parent: ROOT, name: name("made") };
+    let unlink = Mutation::Unlink { parent: ROOT, name: name("made"), ino: None, hold: true };
     let batch = [make("made"), append, make("f"), unlink, make("again")];
     for (ticket, mutation) in (100..).zip(&batch) {
-        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, mutation);
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), mutation);
     }
     let first = rig.volume.apply(SESSION, &body, &payload, 100).unwrap();
     let outcomes = decode(&first);
@@ -68,7 +69,7 @@ fn a_batch_delivered_twice_has_one_effect_and_one_answer() {
     assert_eq!(stored(&rig.volume, SESSION), [100, 101, 102, 103, 104]);
     // Half of it twice, with something new behind.
     let mutation = make("new");
-    mutation::encode(&mut body, &mut payload, Ticket(105), Caller::ROOT, &mutation);
+    mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(105), Caller::ROOT), &mutation);
     let third = rig.volume.apply(SESSION, &body, &payload, 102).unwrap();
     let outcomes = decode(&third);
     assert_eq!(outcomes[0].result, Err(Errno::EIO), "settled: never executed again, not even answered");
@@ -83,7 +84,7 @@ fn one_ticket_twice_in_one_batch_is_one_mutation() {
     let rig = Rig::new();
     let (mut body, mut payload) = (Vec::new(), Vec::new());
     for _ in 0..2 {
-        mutation::encode(&mut body, &mut payload, Ticket(1), Caller::ROOT, &make("f"));
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(1), Caller::ROOT), &make("f"));
     }
     let outcomes = decode(&rig.volume.apply(SESSION, &body, &payload, 0).unwrap());
     assert!(outcomes[0].result.is_ok());
@@ -110,10 +111,12 @@ fn a_replay_after_a_restart_is_answered_and_holds_again() {
         Volume::open(store, options).unwrap()
     };
     let (mut body, mut payload) = (Vec::new(), Vec::new());
-    for (ticket, mutation) in
-        [(1, make("f")), (2, Mutation::Unlink { parent: ROOT, name: name("f") }), (3, make("g"))]
-    {
-        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, &mutation);
+    for (ticket, mutation) in [
+        (1, make("f")),
+        (2, Mutation::Unlink { parent: ROOT, name: name("f"), ino: None, hold: true }),
+        (3, make("g")),
+    ] {
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), &mutation);
     }
     let volume = open();
     let first = volume.apply(SESSION, &body, &payload, 0).unwrap();
@@ -139,7 +142,7 @@ fn a_mutation_that_was_on_its_way_at_the_kill_is_executed_though_younger_ones_we
     };
     let batch = |ticket, file| {
         let (mut body, mut payload) = (Vec::new(), Vec::new());
-        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, &make(file));
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), &make(file));
         (body, payload)
     };
     let apply = |volume: &Volume, ticket, file, settled| {

@@ -3,7 +3,9 @@
 use super::super::{Found, Volume, VolumeOptions};
 use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, SessionId, Time};
 use crate::server::store::Store;
-use crate::wire::{Done, MakeFlags, Mutation, Query, SetAttr, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{
+    Done, Expect, MakeFlags, Mutation, Origin, Query, SetAttr, Ticket, WriteFlags, mutation, outcome,
+};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +70,12 @@ impl Rig {
     pub(super) fn batch(&self, mutation: &Mutation<'_>) -> (Vec<u8>, Vec<u8>) {
         self.ticket.set(self.ticket.get() + 1);
         let (mut body, mut payload) = (Vec::new(), Vec::new());
-        mutation::encode(&mut body, &mut payload, Ticket(self.ticket.get()), self.caller.get(), mutation);
+        mutation::encode(
+            &mut body,
+            &mut payload,
+            Origin::waited(Ticket(self.ticket.get()), self.caller.get()),
+            mutation,
+        );
         (body, payload)
     }
 
@@ -113,7 +120,16 @@ impl Rig {
         flags: MakeFlags,
     ) -> Result<Done, Errno> {
         let target: &[u8] = if Kind::from_mode(mode) == Ok(Kind::Symlink) { b"target" } else { b"" };
-        self.run(&Mutation::Make { parent, name: name(text), mode, umask, rdev: 0x0501, target, flags })
+        self.run(&Mutation::Make {
+            parent,
+            name: name(text),
+            mode,
+            umask,
+            rdev: 0x0501,
+            target,
+            flags,
+            ino: None,
+        })
     }
 
     pub(super) fn make(&self, parent: Ino, text: &str, mode: u32) -> Result<Attr, Errno> {
@@ -130,11 +146,11 @@ impl Rig {
     }
 
     pub(super) fn unlink(&self, parent: Ino, text: &str) -> Result<Done, Errno> {
-        self.run(&Mutation::Unlink { parent, name: name(text) })
+        self.run(&Mutation::Unlink { parent, name: name(text), ino: None, hold: true })
     }
 
     pub(super) fn rmdir(&self, parent: Ino, text: &str) -> Result<Done, Errno> {
-        self.run(&Mutation::Rmdir { parent, name: name(text) })
+        self.run(&Mutation::Rmdir { parent, name: name(text), ino: None, hold: true })
     }
 
     pub(super) fn link(&self, ino: Ino, parent: Ino, text: &str) -> Result<Done, Errno> {
@@ -148,6 +164,9 @@ impl Rig {
             new_parent: to.0,
             new_name: name(to.1),
             flags,
+            ino: None,
+            replaced: Expect::Any,
+            hold: true,
         })
     }
 

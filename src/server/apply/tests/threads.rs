@@ -8,7 +8,7 @@ use crate::server::fsck;
 use crate::server::meta::memory::MemoryEngine;
 use crate::server::ops::EXTENTS_PER_STEP;
 use crate::server::store::Store;
-use crate::wire::{Mutation, Query, SetAttr, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{Mutation, Origin, Query, SetAttr, Ticket, WriteFlags, mutation, outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn volume() -> Volume {
 fn write(volume: &Volume, session: u128, ticket: u64, ino: Ino, offset: u64, data: &[u8]) {
     let (mut body, mut payload) = (Vec::new(), Vec::new());
     let write = Mutation::Write { ino, offset, flags: WriteFlags::default(), data };
-    mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, &write);
+    mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), &write);
     let outcomes = volume.apply(SessionId(session), &body, &payload, ticket).unwrap();
     let done = outcome::decode(&outcomes).next().unwrap().unwrap().result.unwrap();
     assert_eq!(done.bytes, data.len() as u64);

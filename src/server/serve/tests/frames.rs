@@ -6,7 +6,7 @@ use crate::base::{Caller, Errno, Ino, SessionId};
 use crate::server::serve::output::Output;
 use crate::server::serve::socket::{Family, Socket};
 use crate::wire::frame::HEADER_BYTES;
-use crate::wire::{Frame, FrameKind, Mutation, Query, Ticket, WriteFlags, mutation, query};
+use crate::wire::{Frame, FrameKind, Mutation, Origin, Query, Ticket, WriteFlags, mutation, query};
 use bytes::Bytes;
 use proptest::prelude::{Strategy, any, prop_oneof};
 use std::io::{Read, Write};
@@ -273,7 +273,12 @@ fn a_refused_batch_names_each_of_its_mutations() {
     let mut late = rig.resume(1);
     let (mut body, mut payload) = (Vec::new(), Vec::new());
     for ticket in [5, 6, 7] {
-        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, &make("late"));
+        mutation::encode(
+            &mut body,
+            &mut payload,
+            Origin::waited(Ticket(ticket), Caller::ROOT),
+            &make("late"),
+        );
     }
     assert!(body.len() < FRAME_BODY_BYTES_MAX);
     let frame = late.frame(FrameKind::Batch, body, payload);

@@ -12,8 +12,8 @@ use crate::server::store::{OpenFault, Store, StoreOptions};
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::hello::{self, Hello, Refusal, Welcome};
 use crate::wire::{
-    Answer, Done, Frame, FrameKind, Header, LockKind, LockOwner, LockRequest, MakeFlags, Mutation, Query,
-    Ticket, answer, mutation, outcome, query, version,
+    Answer, Done, Frame, FrameKind, Header, LockKind, LockOwner, LockRequest, MakeFlags, Mutation, Origin,
+    Query, Ticket, answer, mutation, outcome, query, version,
 };
 use bytes::Bytes;
 use std::io::{Read, Write};
@@ -270,7 +270,7 @@ impl Client {
     /// Sends one mutation and returns the outcome with its bytes.
     fn mutate(&mut self, ticket: u64, asked: &Mutation<'_>) -> (Result<Done, Errno>, Vec<u8>) {
         let (mut body, mut payload) = (Vec::new(), Vec::new());
-        mutation::encode(&mut body, &mut payload, Ticket(ticket), Caller::ROOT, asked);
+        mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), asked);
         let frame = self.frame(FrameKind::Batch, body, payload);
         self.wire.send(&frame);
         let frame = self.wire.receive().expect("closed");
@@ -294,6 +294,7 @@ fn make(name: &str) -> Mutation<'_> {
         rdev: 0,
         target: b"",
         flags: MakeFlags { hold: true, exclusive: true },
+        ino: None,
     }
 }
 

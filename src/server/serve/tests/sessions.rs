@@ -206,7 +206,8 @@ fn who_does_not_come_back_in_time_loses_what_he_had() {
     let kept = a.make(1, "kept").0.unwrap().attr.unwrap().ino;
     let lost = b.make(1, "lost").0.unwrap().attr.unwrap().ino;
     for (client, name) in [(&mut a, &b"kept"[..]), (&mut b, b"lost")] {
-        let gone = Mutation::Unlink { parent: Ino::ROOT, name: Name::parse(name).unwrap() };
+        let gone =
+            Mutation::Unlink { parent: Ino::ROOT, name: Name::parse(name).unwrap(), ino: None, hold: true };
         assert!(client.mutate(2, &gone).0.is_ok());
     }
     assert_eq!(b.lock_now(9, exclusive()), Ok(Said::Empty));
