@@ -2,7 +2,7 @@
 //! every body: what it accepts must survive the way back and there again.
 
 use ringfs::wire::frame::{HEADER_BYTES, MAGIC, crc32c};
-use ringfs::wire::{Header, answer, mutation, outcome, query};
+use ringfs::wire::{Header, answer, lease, mutation, notice, outcome, query};
 
 /// Bytes of the smallest record: nothing may make more items than this allows.
 const RECORD_BYTES_MIN: usize = 8;
@@ -37,13 +37,27 @@ fn bodies(body: &[u8], payload: &[u8]) {
         query::encode(&mut again, &query);
         assert_eq!(query::decode(&again).as_ref(), Ok(&query));
     }
-    if let Ok(answer) = answer::decode(body, payload) {
+    if let Ok((answer, grants)) = answer::decode(body, payload) {
         let mut again = Vec::new();
         answer::encode(&mut again, &answer);
-        assert_eq!(answer::decode(&again, payload).as_ref(), Ok(&answer));
+        let granted: Vec<_> = grants.iter().collect();
+        lease::encode_grants(&mut again, &granted);
+        let (answer_again, grants_again) = answer::decode(&again, payload).expect("just made");
+        assert_eq!((answer_again, grants_again.iter().collect()), (answer, granted));
     }
+    notices(body);
     outcomes(body);
     batch(body, payload);
+}
+
+fn notices(body: &[u8]) {
+    let (mut again, mut found) = (Vec::new(), Vec::new());
+    for item in notice::decode(body).map_while(Result::ok) {
+        notice::encode(&mut again, &item);
+        found.push(item);
+    }
+    assert!(found.len() <= body.len() / RECORD_BYTES_MIN);
+    assert_eq!(notice::decode(&again).collect::<Result<Vec<_>, _>>(), Ok(found));
 }
 
 fn outcomes(body: &[u8]) {

@@ -22,6 +22,13 @@ impl Time {
             nanos: u32::try_from(nanos % SECOND).unwrap_or(0),
         }
     }
+
+    /// Nanoseconds since 1970; 0 for what lies before, the largest number for what does not fit.
+    #[must_use]
+    pub fn to_nanos(self) -> u64 {
+        let Ok(secs) = u64::try_from(self.secs) else { return 0 };
+        secs.saturating_mul(1_000_000_000).saturating_add(u64::from(self.nanos))
+    }
 }
 
 /// Type of a file, the `S_IFMT` part of its mode.

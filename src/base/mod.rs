@@ -9,6 +9,7 @@ pub mod errno;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod name_hash;
 pub mod place;
 pub mod posix;
 
@@ -17,4 +18,5 @@ pub use caller::Caller;
 pub use errno::Errno;
 pub use ids::{ChunkId, HandleId, Ino, SessionId};
 pub use name::{Name, NameBuf};
+pub use name_hash::NameHash;
 pub use place::{ChunkPlace, SegmentId};

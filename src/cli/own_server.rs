@@ -63,7 +63,8 @@ impl OwnServer {
             mount_point: options.mount_point.clone(),
             ..Hello::default()
         };
-        let (peer, welcome) = self.server.local(&hello).map_err(|refusal| Failure::new(refusal.reason))?;
+        let (peer, welcome) =
+            self.server.local(&hello, Arc::new(|_| {})).map_err(|refusal| Failure::new(refusal.reason))?;
         Ok(Target::Local { peer: Arc::new(peer), welcome })
     }
 

@@ -1,6 +1,7 @@
 //! Answers to queries.
 
 use super::WireFault;
+use super::lease::{GRANTS, Grants};
 use super::outcome::WireAttr;
 use super::query::{LockRequest, WireLock};
 use super::record::{Records, push};
@@ -31,6 +32,13 @@ pub enum Answer<'a> {
         entries: Vec<DirEntry<'a>>,
         /// Nothing follows the last of them.
         end: bool,
+    },
+    /// Inode numbers: `first` and those after it.
+    Numbers {
+        /// The lowest.
+        first: Ino,
+        /// How many, at least one.
+        count: u32,
     },
 }
 
@@ -75,11 +83,19 @@ const FS_STAT: u16 = 198;
 const LOCK: u16 = 199;
 const ENTRIES: u16 = 200;
 const ENTRY: u16 = 201;
+const NUMBERS: u16 = 202;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
 #[repr(C)]
 struct WireStat {
     numbers: [U64; 4],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct WireNumbers {
+    first: U64,
+    count: U32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -102,7 +118,7 @@ pub fn entry_bytes(name_bytes: usize, plus: bool) -> usize {
         + name_bytes
 }
 
-/// Appends the answer to `body`. The bytes of `Data` are not copied: they go out as the frame's payload.
+/// Appends the answer to `body`; grants may follow ([`super::lease::encode_grants`]). The bytes of `Data` are not copied: they go out as the frame's payload.
 pub fn encode(body: &mut Vec<u8>, answer: &Result<Answer<'_>, Errno>) {
     match answer {
         Err(errno) => push(body, FAILED, &U32::new(errno.raw().unsigned_abs()), &[]),
@@ -121,6 +137,10 @@ pub fn encode(body: &mut Vec<u8>, answer: &Result<Answer<'_>, Errno>) {
             for entry in entries {
                 encode_entry(body, entry);
             }
+        }
+        Ok(Answer::Numbers { first, count }) => {
+            let numbers = WireNumbers { first: first.0.into(), count: (*count).into() };
+            push(body, NUMBERS, &numbers, &[]);
         }
     }
 }
@@ -144,35 +164,63 @@ fn encode_entry(body: &mut Vec<u8>, entry: &DirEntry<'_>) {
     }
 }
 
-/// Reads the body of an `Answer` frame; `payload` is what `Data` refers to.
+/// Reads the body of an `Answer` frame; `payload` is what `Data` refers to. Also a failed query may bring grants: of the
+/// directory in which a name was not found.
 ///
 /// # Errors
 /// Outside: bytes that are no answer. Inside: the errno the caller gets.
-pub fn decode<'a>(body: &'a [u8], payload: &'a [u8]) -> Result<Result<Answer<'a>, Errno>, WireFault> {
+pub fn decode<'a>(
+    body: &'a [u8],
+    payload: &'a [u8],
+) -> Result<(Result<Answer<'a>, Errno>, Grants<'a>), WireFault> {
     let mut records = Records::new(body);
     let record = records.next().ok_or(WireFault::Short { kind: 0 })??;
-    Ok(Ok(match record.kind {
+    if record.kind == ENTRIES {
+        return decode_entries(record.fixed::<U32>().get() != 0, records);
+    }
+    let result = match record.kind {
         FAILED => {
             let errno = record.fixed::<U32>().get();
-            return Ok(Err(Errno::from_raw(i32::try_from(errno).unwrap_or(i32::MAX))));
+            Err(Errno::from_raw(i32::try_from(errno).unwrap_or(i32::MAX)))
         }
-        EMPTY => Answer::Empty,
-        ATTR => Answer::Attr(record.fixed::<WireAttr>().attr()),
-        BYTES => Answer::Bytes(record.tail().bytes()?),
-        DATA => Answer::Data(payload),
-        OFFSET => Answer::Offset(record.fixed::<U64>().get()),
+        EMPTY => Ok(Answer::Empty),
+        ATTR => Ok(Answer::Attr(record.fixed::<WireAttr>().attr())),
+        BYTES => Ok(Answer::Bytes(record.tail().bytes()?)),
+        DATA => Ok(Answer::Data(payload)),
+        OFFSET => Ok(Answer::Offset(record.fixed::<U64>().get())),
         FS_STAT => {
             let [bytes_total, bytes_free, inodes_used, inodes_free] =
                 record.fixed::<WireStat>().numbers.map(U64::get);
-            Answer::FsStat(FsStat { bytes_total, bytes_free, inodes_used, inodes_free })
+            Ok(Answer::FsStat(FsStat { bytes_total, bytes_free, inodes_used, inodes_free }))
         }
-        LOCK => Answer::Lock(record.fixed::<WireLock>().lock(LOCK)?.1),
-        ENTRIES => {
-            let entries: Result<Vec<_>, _> = records.map(|entry| decode_entry(entry?)).collect();
-            Answer::Entries { entries: entries?, end: record.fixed::<U32>().get() != 0 }
+        LOCK => Ok(Answer::Lock(record.fixed::<WireLock>().lock(LOCK)?.1)),
+        NUMBERS => {
+            let WireNumbers { first, count } = record.fixed();
+            Ok(Answer::Numbers { first: Ino(first.get()), count: count.get() })
         }
         kind => return Err(WireFault::Unknown { kind }),
-    }))
+    };
+    let grants = records.next().transpose()?.map_or(Ok(Grants::default()), |record| match record.kind {
+        GRANTS => Grants::decode(&record),
+        kind => Err(WireFault::Unknown { kind }),
+    })?;
+    Ok((result, grants))
+}
+
+fn decode_entries<'a>(
+    end: bool,
+    records: Records<'a>,
+) -> Result<(Result<Answer<'a>, Errno>, Grants<'a>), WireFault> {
+    let (mut entries, mut grants) = (Vec::new(), Grants::default());
+    for record in records {
+        let record = record?;
+        match record.kind {
+            GRANTS => grants = Grants::decode(&record)?,
+            ENTRY => entries.push(decode_entry(record)?),
+            kind => return Err(WireFault::Unknown { kind }),
+        }
+    }
+    Ok((Ok(Answer::Entries { entries, end }), grants))
 }
 
 fn decode_entry(record: super::record::Record<'_>) -> Result<DirEntry<'_>, WireFault> {

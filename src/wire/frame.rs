@@ -1,7 +1,7 @@
 //! The frame: a 64-byte header, a body of records, a payload of file bytes.
 //!
 //! ```text
-//!  0  u32 magic       "RFS1"            32  u64 settled   see Header::settled
+//!  0  u32 magic       "RFS1"            32  u64 settled   see Header::settled, Header::durable
 //!  4  u16 version                       40  u32 body bytes
 //!  6  u16 kind                          44  u32 payload bytes
 //!  8  u128 session                      48  u32 CRC32C of the body
@@ -43,9 +43,11 @@ pub enum FrameKind {
     Outcomes,
     /// Client leaves for good: its holds and locks end now.
     Bye,
+    /// Server says something unasked ([`super::notice`]): sequence 0, no answer, on the connection for metadata alone.
+    Notice,
 }
 
-const KINDS: [(FrameKind, u16); 10] = [
+const KINDS: [(FrameKind, u16); 11] = [
     (FrameKind::Hello, 1),
     (FrameKind::Challenge, 2),
     (FrameKind::Proof, 3),
@@ -56,6 +58,7 @@ const KINDS: [(FrameKind, u16); 10] = [
     (FrameKind::Batch, 8),
     (FrameKind::Outcomes, 9),
     (FrameKind::Bye, 10),
+    (FrameKind::Notice, 11),
 ];
 
 impl FrameKind {
@@ -83,7 +86,7 @@ pub struct Header {
     /// Number of the request, counted by the client; an answer repeats it.
     pub sequence: u64,
     /// From the client: every ticket below this is settled, so the server may forget its outcome (R7.2).
-    /// From the server: 0.
+    /// From the server: see [`Header::durable`].
     pub settled: u64,
     /// Bytes of the body.
     pub body_bytes: u32,
@@ -120,6 +123,13 @@ impl Header {
         within(header.body_bytes, FRAME_BODY_BYTES_MAX)?;
         within(header.payload_bytes, FRAME_PAYLOAD_BYTES_MAX)?;
         Ok(header)
+    }
+
+    /// In a frame of the server: the highest commit of this epoch that survives a loss of power, with all before it; 0
+    /// for none. (`settled` from the client and this share their place.)
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.settled
     }
 
     /// The header as bytes.
@@ -197,6 +207,12 @@ impl Frame {
     pub fn settled(mut self, settled: u64) -> Self {
         self.header.settled = settled;
         self
+    }
+
+    /// The same frame of a server, telling the peer which commit is durable (see [`Header::durable`]).
+    #[must_use]
+    pub fn durable(self, commit: u64) -> Self {
+        self.settled(commit)
     }
 }
 

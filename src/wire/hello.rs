@@ -36,6 +36,10 @@ pub struct Hello {
     /// An operator's tool that asks for status alone: no session is made.
     #[prost(bool, tag = "10")]
     pub observer: bool,
+    /// The client wants leases: this connection, the one for metadata, brings grants and notices. The one for data does not
+    /// say so.
+    #[prost(bool, tag = "11")]
+    pub leases: bool,
 }
 
 /// Server's answer to a hello where a secret is in use.
@@ -81,6 +85,17 @@ pub struct Welcome {
     /// Version of the program, for the operator.
     #[prost(string, tag = "7")]
     pub program: String,
+    /// 16 bytes: the key of the volume's hash of names, by which a client knows the cookie of a name
+    /// ([`crate::base::name_hash`]). Nothing for an observer.
+    #[prost(bytes = "vec", tag = "8")]
+    pub name_key: Vec<u8>,
+    /// The server's clock at this welcome, in nanoseconds since 1970. Times of mutations that the client completes are
+    /// by this clock.
+    #[prost(uint64, tag = "9")]
+    pub clock_nanos: u64,
+    /// Milliseconds until the grace period after a restart of the server is over, at the latest; 0 outside of one.
+    #[prost(uint32, tag = "10")]
+    pub grace_ms: u32,
 }
 
 /// The connection is refused, for good unless `retry`.

@@ -2,7 +2,8 @@
 //!
 //! A connection carries frames ([`frame`]). A frame has a fixed header, a body and a payload. The body of a hot
 //! frame is a sequence of size-versioned records ([`record`]): mutations ([`mutation`]) with their outcomes
-//! ([`outcome`]), queries ([`query`]) with their answers ([`answer`]). Handshake bodies are protobuf ([`hello`]).
+//! ([`outcome`]), queries ([`query`]) with their answers ([`answer`]) and grants ([`lease`]), what the server says unasked
+//! ([`notice`]). Handshake bodies are protobuf ([`hello`]).
 //! The payload holds file bytes alone, so that a sender never copies them into the body.
 //!
 //! Decoding is total: any bytes give a value or a [`WireFault`], never a panic, and never allocate more than the
@@ -12,7 +13,9 @@
 pub mod answer;
 pub mod frame;
 pub mod hello;
+pub mod lease;
 pub mod mutation;
+pub mod notice;
 pub mod outcome;
 pub mod peer;
 pub mod query;
@@ -24,9 +27,11 @@ mod tests;
 
 pub use answer::{Answer, DirEntry, FsStat, LockRange};
 pub use frame::{Frame, FrameKind, Header};
+pub use lease::{Grant, Grants, Keep, LeaseMode, Recall, Returned};
 pub use mutation::{Expect, MakeFlags, Mutation, Origin, SetAttr, Ticket, TimeSet, WriteFlags};
+pub use notice::Notice;
 pub use outcome::{Done, Outcome};
-pub use peer::{Peer, Reply};
+pub use peer::{Notices, Peer, Reply};
 pub use query::{LockKind, LockOwner, LockRequest, Query, SeekTo};
 
 /// Bytes from a peer that are not what the protocol says. The connection they came on is closed; an unknown

@@ -2,8 +2,9 @@
 //! after a reconnect; holds, drops and locks change the session's state at the server, and are idempotent too.
 
 use super::WireFault;
+use super::lease::{Returned, pack_returned, unpack_returned};
 use super::record::{Record, Records, push};
-use crate::base::{Ino, Name};
+use crate::base::{Ino, Name, SessionId};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -144,6 +145,22 @@ pub enum Query<'a> {
     Ping,
     /// What the server tells an operator. Answer: `Bytes` (JSON).
     Status,
+    /// Leases that are given back. What was changed under them has been applied before. Answer: `Empty`.
+    Return {
+        /// Which.
+        returned: Vec<Returned>,
+    },
+    /// Inode numbers for what this session will make; nobody else ever gets them. Answer: `Numbers`.
+    Numbers {
+        /// How many are wanted; the server may give fewer, never none.
+        count: u32,
+    },
+    /// Ends a session as if it had been silent for too long. Observers alone may ask. Answer: `Empty`; ENOENT when there
+    /// is no such session.
+    Evict {
+        /// Which.
+        session: SessionId,
+    },
 }
 
 /// What `Seek` finds.
@@ -213,6 +230,9 @@ const UNLOCK_HANDLE: u16 = 145;
 const REASSERT: u16 = 146;
 const PING: u16 = 147;
 const STATUS: u16 = 148;
+const RETURN: u16 = 149;
+const NUMBERS: u16 = 150;
+const EVICT: u16 = 151;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
 #[repr(C)]
@@ -351,6 +371,12 @@ pub fn encode(body: &mut Vec<u8>, query: &Query<'_>) {
         }
         Query::Ping => push(body, PING, &f, &[]),
         Query::Status => push(body, STATUS, &f, &[]),
+        Query::Return { returned } => push(body, RETURN, &f, &[&pack_returned(returned)]),
+        Query::Numbers { count } => {
+            f.len = (*count).into();
+            push(body, NUMBERS, &f, &[]);
+        }
+        Query::Evict { session } => push(body, EVICT, &f, &[&session.0.to_le_bytes()]),
     }
 }
 
@@ -403,6 +429,14 @@ fn decode_one<'a>(record: &Record<'a>) -> Result<Query<'a>, WireFault> {
         }
         PING => Query::Ping,
         STATUS => Query::Status,
+        RETURN => Query::Return { returned: unpack_returned(tail.bytes()?, RETURN)? },
+        NUMBERS => Query::Numbers { count: len },
+        EVICT => {
+            let id = tail.bytes()?.try_into();
+            let id =
+                id.map_err(|_| WireFault::Invalid { kind: EVICT, what: "a session that is not 16 bytes" })?;
+            Query::Evict { session: SessionId(u128::from_le_bytes(id)) }
+        }
         kind => return Err(WireFault::Unknown { kind }),
     })
 }

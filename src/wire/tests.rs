@@ -1,12 +1,12 @@
 //! Every record there and back; damaged bytes; golden bytes of version 2.
 
 use super::{
-    Answer, DirEntry, Done, Expect, FsStat, LockKind, LockOwner, LockRequest, MakeFlags, Mutation, Origin,
-    Outcome, Query, SeekTo, SetAttr, Ticket, TimeSet, WireFault, WriteFlags, answer, mutation, outcome,
-    query,
+    Answer, DirEntry, Done, Expect, FsStat, Grant, Grants, Keep, LeaseMode, LockKind, LockOwner, LockRequest,
+    MakeFlags, Mutation, Notice, Origin, Outcome, Query, Recall, Returned, SeekTo, SetAttr, Ticket, TimeSet,
+    WireFault, WriteFlags, answer, lease, mutation, notice, outcome, query,
 };
 use crate::base::limits::BATCH_MUTATIONS_MAX;
-use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, Time};
+use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, SessionId, Time};
 use proptest::prelude::{any, proptest};
 
 const CALLER: Caller = Caller { uid: 1000, gid: 100, pid: 77 };
@@ -135,6 +135,14 @@ fn queries() -> Vec<Query<'static>> {
         Query::Reassert { holds: vec![ino], locks: vec![(ino, lock())], last: true },
         Query::Ping,
         Query::Status,
+        Query::Return {
+            returned: vec![
+                Returned { ino, number: 7, keep: Keep::Shared, open: false },
+                Returned { ino: Ino(4), number: 0, keep: Keep::Nothing, open: true },
+            ],
+        },
+        Query::Numbers { count: 4096 },
+        Query::Evict { session: SessionId(7 << 64 | 9) },
     ]
 }
 
@@ -150,6 +158,22 @@ fn answers() -> Vec<Result<Answer<'static>, Errno>> {
         Ok(Answer::FsStat(FsStat { bytes_total: 4, bytes_free: 3, inodes_used: 2, inodes_free: 1 })),
         Ok(Answer::Lock(lock())),
         Ok(Answer::Entries { entries: vec![entry(None), entry(Some(attr()))], end: true }),
+        Ok(Answer::Numbers { first: Ino(1 << 40), count: 4096 }),
+    ]
+}
+
+fn grants() -> Vec<Grant> {
+    vec![
+        Grant { ino: Ino(3), mode: LeaseMode::Exclusive, number: 9, plain: true },
+        Grant { ino: Ino(4), mode: LeaseMode::Shared, number: u64::MAX, plain: false },
+    ]
+}
+
+fn notices() -> Vec<Notice> {
+    vec![
+        Notice::Recall(Recall { ino: Ino(3), keep: Keep::Shared, number: 9 }),
+        Notice::Recall(Recall { ino: Ino(4), keep: Keep::Nothing, number: 0 }),
+        Notice::Durable,
     ]
 }
 
@@ -188,8 +212,35 @@ fn every_query_and_answer_survives_the_way_there_and_back() {
     for sent in answers() {
         let mut body = Vec::new();
         answer::encode(&mut body, &sent);
-        assert_eq!(answer::decode(&body, b"data"), Ok(sent));
+        assert_eq!(answer::decode(&body, b"data"), Ok((sent.clone(), Grants::default())));
+        lease::encode_grants(&mut body, &grants());
+        let (found, granted) = answer::decode(&body, b"data").unwrap();
+        assert_eq!((found, granted.iter().collect::<Vec<_>>()), (sent, grants()));
     }
+}
+
+#[test]
+fn every_notice_survives_the_way_there_and_back() {
+    let mut body = Vec::new();
+    for sent in notices() {
+        notice::encode(&mut body, &sent);
+    }
+    let back: Result<Vec<_>, _> = notice::decode(&body).collect();
+    assert_eq!(back, Ok(notices()));
+    super::record::push(&mut body, 64, &zerocopy::little_endian::U64::ZERO, &[]);
+    assert_eq!(notice::decode(&body).last(), Some(Err(WireFault::Unknown { kind: 64 })));
+}
+
+#[test]
+fn only_grants_may_follow_an_answer() {
+    let mut body = Vec::new();
+    answer::encode(&mut body, &Ok(Answer::Empty));
+    answer::encode(&mut body, &Ok(Answer::Empty));
+    assert!(matches!(answer::decode(&body, &[]), Err(WireFault::Unknown { .. })));
+    let mut body = Vec::new();
+    answer::encode(&mut body, &Ok(Answer::Empty));
+    super::record::push(&mut body, 203, &zerocopy::little_endian::U32::ZERO, &[&[0; 23]]);
+    assert!(matches!(answer::decode(&body, &[]), Err(WireFault::Invalid { kind: 203, .. })));
 }
 
 #[test]
@@ -301,12 +352,16 @@ fn version_two_keeps_its_bytes() {
     for sent in answers() {
         answer::encode(&mut body, &sent);
     }
+    lease::encode_grants(&mut body, &grants());
+    for sent in notices() {
+        notice::encode(&mut body, &sent);
+    }
     let crc = super::frame::crc32c(&body);
     assert_eq!((body.len(), crc), GOLDEN, "the bytes of version 2 changed: that needs a new version");
 }
 
 /// Length and CRC32C of all records of version 2, one after the other.
-const GOLDEN: (usize, u32) = (3504, 2_230_193_646);
+const GOLDEN: (usize, u32) = (3976, 3_822_990_153);
 
 proptest! {
     #[test]
@@ -314,6 +369,7 @@ proptest! {
         let _ = query::decode(&bytes);
         let _ = answer::decode(&bytes, &[]);
         let _ = outcome::decode(&bytes).count();
+        let _ = notice::decode(&bytes).count();
         let _ = mutation::decode_batch(&bytes, &[]).count();
     }
 

@@ -13,9 +13,9 @@ use ringfs::server::meta::{
 };
 use ringfs::wire::hello::{self, Challenge, Hello, Proof, Refusal, Welcome};
 use ringfs::wire::{
-    Answer, DirEntry, Done, Expect, Frame, FrameKind, FsStat, LockKind, LockOwner, LockRequest, MakeFlags,
-    Mutation, Origin, Outcome, Query, SeekTo, SetAttr, Ticket, TimeSet, WriteFlags, answer, mutation,
-    outcome, query,
+    Answer, DirEntry, Done, Expect, Frame, FrameKind, FsStat, Grant, Keep, LeaseMode, LockKind, LockOwner,
+    LockRequest, MakeFlags, Mutation, Notice, Origin, Outcome, Query, Recall, Returned, SeekTo, SetAttr,
+    Ticket, TimeSet, WriteFlags, answer, lease, mutation, notice, outcome, query,
 };
 use std::ops::ControlFlow;
 use zerocopy::IntoBytes;
@@ -117,6 +117,9 @@ fn queries(all: &mut Vec<Seed>) {
         Query::UnlockOwner { ino, owner: 7 },
         Query::Reassert { holds: vec![ino, parent], locks, last: true },
         Query::Status,
+        Query::Return { returned: vec![Returned { ino, number: 7, keep: Keep::Shared, open: true }] },
+        Query::Numbers { count: 9 },
+        Query::Evict { session: SessionId(9) },
     ];
     for (number, query) in queries.iter().enumerate() {
         let mut bytes = Vec::new();
@@ -124,7 +127,7 @@ fn queries(all: &mut Vec<Seed>) {
         if number == 0 {
             let frame = Frame::new(
                 FrameKind::Call,
-                1,
+                2,
                 SessionId(7 << 64 | 9),
                 42,
                 bytes.clone(),
@@ -169,12 +172,20 @@ fn answers(all: &mut Vec<Seed>) {
         Ok(Answer::FsStat(stat)),
         Ok(Answer::Lock(lock(true))),
         Ok(Answer::Entries { entries, end: true }),
+        Ok(Answer::Numbers { first: Ino(16), count: 9 }),
     ];
+    let grant = |ino, mode| Grant { ino: Ino(ino), mode, number: 9, plain: true };
+    let grants = [grant(20, LeaseMode::Exclusive), grant(12, LeaseMode::Shared)];
     for (number, answer) in answers.iter().enumerate() {
         let mut bytes = Vec::new();
         answer::encode(&mut bytes, answer);
+        lease::encode_grants(&mut bytes, &grants[..number % 3]);
         body(all, format!("answer-{number:02}"), &bytes, b"data");
     }
+    let mut bytes = Vec::new();
+    notice::encode(&mut bytes, &Notice::Recall(Recall { ino: Ino(20), keep: Keep::Shared, number: 9 }));
+    notice::encode(&mut bytes, &Notice::Durable);
+    body(all, "notices".to_owned(), &bytes, b"");
     let done = Done { attr: Some(attr()), orphan: Some(Ino(12)), bytes: 7, offset: 8, existed: true };
     let mut bytes = Vec::new();
     for result in [Ok(done), Ok(Done::default()), Err(Errno::EEXIST)] {
@@ -267,15 +278,19 @@ fn hellos(all: &mut Vec<Seed>) {
         nonce: vec![1; 32],
         volume: vec![2; 16],
         observer: true,
+        leases: true,
     };
     let welcome = Welcome {
-        version: 1,
+        version: 2,
         volume: vec![2; 16],
         epoch: 3,
         session_known: true,
         lease_ms: 10_000,
         read_only: true,
         program: "0.1.0".to_owned(),
+        name_key: vec![4; 16],
+        clock_nanos: u64::MAX,
+        grace_ms: 500,
     };
     let messages = [
         ("hello", hello::encode(&said)),

@@ -84,7 +84,7 @@ impl World {
                     pid: std::process::id(),
                     ..Hello::default()
                 };
-                let (peer, welcome) = self.server.as_ref().unwrap().local(&hello).unwrap();
+                let (peer, welcome) = self.server.as_ref().unwrap().local(&hello, Arc::new(|_| {})).unwrap();
                 Target::Local { peer: Arc::new(peer), welcome }
             }
         };

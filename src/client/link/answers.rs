@@ -53,7 +53,7 @@ pub(super) fn answer<'a>(
     if header.kind != FrameKind::Answer {
         return Err(WireFault::Unknown { kind: header.kind.number() });
     }
-    match answer::decode(body, payload) {
+    match answer::decode(body, payload).map(|(answer, _)| answer) {
         Err(WireFault::Unknown { .. }) => Ok(Err(Errno::EOPNOTSUPP)),
         other => other,
     }

@@ -39,6 +39,7 @@ impl Terms<'_> {
             nonce: nonce.to_vec(),
             volume: self.volume.to_vec(),
             observer: self.options.observer,
+            leases: false,
         };
         self.send_cold(socket, FrameKind::Hello, hello::encode(&hello), deadline)?;
         let mut frame = self.receive(socket, deadline, "handshake")?;

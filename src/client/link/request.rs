@@ -85,7 +85,8 @@ impl Nature {
             | Query::CancelLock { .. }
             | Query::UnlockOwner { .. }
             | Query::UnlockHandle { .. }
-            | Query::Reassert { .. } => Self::Change,
+            | Query::Reassert { .. }
+            | Query::Return { .. } => Self::Change,
             Query::Lookup { .. }
             | Query::GetAttr { .. }
             | Query::Parent { .. }
@@ -100,7 +101,9 @@ impl Nature {
             | Query::Sync { .. }
             | Query::GetLock { .. }
             | Query::Ping
-            | Query::Status => Self::Question,
+            | Query::Status
+            | Query::Numbers { .. }
+            | Query::Evict { .. } => Self::Question,
         }
     }
 }

@@ -139,6 +139,12 @@ impl Volume {
         &self.inner.store
     }
 
+    /// The present time, by which changes are dated.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.inner.now()
+    }
+
     /// What the volume holds.
     ///
     /// # Errors

@@ -1,52 +1,13 @@
 //! Names in directories, in buckets by a keyed hash, so that a directory of any size is read in pieces whose
 //! positions never move.
 //!
-//! A position (cookie) is `(hash << 7 | slot) + 16`: below 2^63, stable over restarts and over changes of other names.
-//! The order of a listing is the order of the keys. Counting the names ([`super::inodes::Inode::entries`]) is the
-//! caller's task, which writes the directory's inode anyway.
+//! Positions are cookies ([`crate::base::name_hash`]). The order of a listing is the order of the keys. Counting the
+//! names ([`super::inodes::Inode::entries`]) is the caller's task, which writes the directory's inode anyway.
 
 use super::{Order, StoreFault, Txn, View, keys};
+use crate::base::name_hash::{NameHash, SLOTS, cookie, hash_of};
 use crate::base::{Ino, Kind, Name};
-use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use std::ops::ControlFlow;
-
-/// Cookies below this one are not used here: 0 is the start of a directory, the first few are for `.` and `..`.
-pub const FIRST_COOKIE: u64 = 16;
-
-/// Most names of one directory with the same hash.
-pub const SLOTS: u8 = 1 << SLOT_BITS;
-
-const SLOT_BITS: u32 = 7;
-const HASH_BITS: u32 = 56;
-/// One less than all ones, so that the largest cookie stays a positive number.
-const HASH_MAX: u64 = (1 << HASH_BITS) - 2;
-const _: () = assert!(((HASH_MAX << SLOT_BITS) | (SLOTS as u64 - 1)) + FIRST_COOKIE <= i64::MAX as u64);
-
-/// The hash of names of one volume. Its key is secret: nobody can choose names that collide.
-#[derive(Clone, Copy)]
-pub struct NameHash([u8; 16]);
-
-impl NameHash {
-    /// With the volume's key.
-    #[must_use]
-    pub fn new(key: [u8; 16]) -> Self {
-        Self(key)
-    }
-
-    /// 56 bits.
-    fn hash(&self, name: Name<'_>) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(name.bytes());
-        (hasher.finish() >> (64 - HASH_BITS)).min(HASH_MAX)
-    }
-}
-
-impl std::fmt::Debug for NameHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NameHash(secret)")
-    }
-}
 
 /// One name in a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,10 +86,6 @@ fn encode(entries: &[Entry<'_>]) -> Vec<u8> {
         bucket.extend_from_slice(name.bytes());
     }
     bucket
-}
-
-fn cookie(hash: u64, slot: u8) -> u64 {
-    ((hash << SLOT_BITS) | u64::from(slot)) + FIRST_COOKIE
 }
 
 /// What `name` in `parent` stands for.
@@ -216,7 +173,7 @@ pub fn list(
     visit: &mut dyn FnMut(Dirent<'_>) -> ControlFlow<()>,
 ) -> Result<(), StoreFault> {
     // A cookie that was never given out says where to go on, nothing more.
-    let from = keys::dirent(parent, (after.saturating_sub(FIRST_COOKIE) >> SLOT_BITS).min(HASH_MAX));
+    let from = keys::dirent(parent, hash_of(after));
     let end = keys::after_number(keys::letter::DIRENT, parent.0);
     let mut fault = None;
     view.scan(&from, &end, Order::Forward, &mut |key, bucket| {

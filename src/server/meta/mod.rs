@@ -41,7 +41,7 @@ pub mod sessions;
 #[cfg(test)]
 mod conformance;
 
-pub use dirents::NameHash;
+pub use crate::base::NameHash;
 pub use fault::StoreFault;
 pub use inodes::Inode;
 pub use superblock::Superblock;

@@ -167,6 +167,8 @@ impl Core {
                 Err(refused) => return Err(Refusal { reason: refused.reason, retry: refused.retry }),
             }
         };
+        let member = matches!(standing, Standing::Session { .. });
+        let name_key = if member { self.volume.store().names().key().to_vec() } else { Vec::new() };
         let welcome = Welcome {
             version: u32::from(version),
             volume,
@@ -175,6 +177,9 @@ impl Core {
             lease_ms: self.lease_ms(),
             read_only: false,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            name_key,
+            clock_nanos: self.volume.now().to_nanos(),
+            grace_ms: self.sessions.grace().map_or(0, |(ms, _)| u32::try_from(ms).unwrap_or(u32::MAX)),
         };
         Ok((Member { id, version, standing, syncs: Arc::default() }, welcome))
     }

@@ -4,7 +4,7 @@ use super::Core;
 use super::dispatch::{Member, Standing};
 use super::status::count;
 use crate::wire::hello::{Hello, Refusal, Welcome};
-use crate::wire::{Frame, Peer, Reply};
+use crate::wire::{Frame, Notices, Peer, Reply};
 use std::sync::Arc;
 
 /// The server as its own process's mount sees it. Frames are worked on by the thread that submits them. Dropping it
@@ -15,7 +15,11 @@ pub struct LocalPeer {
 }
 
 impl LocalPeer {
-    pub(super) fn new(core: &Arc<Core>, hello: &Hello) -> Result<(Self, Welcome), Refusal> {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        hello: &Hello,
+        _notices: Notices,
+    ) -> Result<(Self, Welcome), Refusal> {
         // There is no connection to close; the session's end is told by ESTALE.
         let welcomed = core.welcome(hello, Box::new(|| {}), true);
         let (member, welcome) = welcomed.inspect_err(|_| count(&core.counters.refused, 1))?;

@@ -37,6 +37,7 @@ pub use secret::Secret;
 use crate::base::Errno;
 use crate::server::apply::Volume;
 use crate::server::session::{Clock, LockLimits, SessionOptions, Sessions};
+use crate::wire::Notices;
 use crate::wire::hello::{Hello, Refusal, Welcome};
 use connection::Connections;
 use listen::Listening;
@@ -150,13 +151,13 @@ impl Server {
         Ok(Self { core, listening: Mutex::default(), ticker })
     }
 
-    /// A session of the process the server lives in: frames are worked on by the thread that brings them. It has no
-    /// lease and ends when the peer is dropped.
+    /// A session of the process the server lives in: frames are worked on by the thread that brings them, and notices go to
+    /// `notices`. It does not expire, and ends when the peer is dropped.
     ///
     /// # Errors
     /// The refusal a remote client would get; the secret is not asked for.
-    pub fn local(&self, hello: &Hello) -> Result<(LocalPeer, Welcome), Refusal> {
-        LocalPeer::new(&self.core, hello)
+    pub fn local(&self, hello: &Hello, notices: Notices) -> Result<(LocalPeer, Welcome), Refusal> {
+        LocalPeer::new(&self.core, hello, notices)
     }
 
     /// Listens at an address. Returns the address as a client would name it, with the port the system chose for 0.

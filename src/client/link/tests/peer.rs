@@ -7,7 +7,7 @@ use crate::wire::frame::HEADER_BYTES;
 use crate::wire::hello::{self, Hello, Welcome};
 use crate::wire::{
     Answer, Done, Frame, FrameKind, Header, Mutation, Origin, Outcome, Query, Ticket, WriteFlags, answer,
-    mutation, outcome, query,
+    mutation, outcome, query, version,
 };
 use bytes::Bytes;
 use std::io::{Read, Write};
@@ -60,13 +60,14 @@ impl Server {
 
     pub(super) fn welcome(&self, session_known: bool) -> Welcome {
         Welcome {
-            version: 1,
+            version: u32::from(version::NEWEST),
             volume: VOLUME.to_vec(),
             epoch: 1,
             session_known,
             lease_ms: self.lease_ms,
             read_only: false,
             program: "test".into(),
+            ..Welcome::default()
         }
     }
 

@@ -1,11 +1,12 @@
-use super::{FIRST_COOKIE, HASH_MAX, NameHash, SLOTS, Target, cookie, encode, find, list, put, remove};
+use super::{Target, encode, find, list, put, remove};
+use crate::base::name_hash::{FIRST_COOKIE, HASH_MAX, NameHash, SLOTS, cookie};
 use crate::base::{Ino, Kind, Name, NameBuf};
 use crate::server::meta::{StoreFault, Txn, View, WriteTxn, keys, memory::MemoryEngine};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-const HASH: NameHash = NameHash([7; 16]);
+const HASH: NameHash = NameHash::new([7; 16]);
 const DIR: Ino = Ino(5);
 
 fn file(ino: u64) -> Target {

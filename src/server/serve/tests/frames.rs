@@ -6,7 +6,7 @@ use crate::base::{Caller, Errno, Ino, SessionId};
 use crate::server::serve::output::Output;
 use crate::server::serve::socket::{Family, Socket};
 use crate::wire::frame::HEADER_BYTES;
-use crate::wire::{Frame, FrameKind, Mutation, Origin, Query, Ticket, WriteFlags, mutation, query};
+use crate::wire::{Frame, FrameKind, Mutation, Origin, Query, Ticket, WriteFlags, mutation, query, version};
 use bytes::Bytes;
 use proptest::prelude::{Strategy, any, prop_oneof};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 fn call(session: u128, sequence: u64, asked: &Query<'_>) -> Frame {
     let mut body = Vec::new();
     query::encode(&mut body, asked);
-    Frame::new(FrameKind::Call, 1, SessionId(session), sequence, body, Bytes::new())
+    Frame::new(FrameKind::Call, version::NEWEST, SessionId(session), sequence, body, Bytes::new())
 }
 
 #[test]
@@ -29,19 +29,20 @@ fn a_frame_that_breaks_the_protocol_ends_its_connection_and_no_other() {
         change(&mut frame);
         frame
     };
-    let kind = |kind| Frame::new(kind, 1, SessionId(2), 1, Vec::new(), Bytes::new());
+    let kind = |kind| Frame::new(kind, version::NEWEST, SessionId(2), 1, Vec::new(), Bytes::new());
     let bad = [
         with(&|frame| frame.header.session = SessionId(1)),
-        with(&|frame| frame.header.version = 2),
+        with(&|frame| frame.header.version += 1),
         with(&|frame| frame.header.sequence = 0),
         with(&|frame| frame.body[0] ^= 1),
         with(&|frame| frame.header.body_bytes = u32::MAX),
         kind(FrameKind::Hello),
         kind(FrameKind::Answer),
         kind(FrameKind::Outcomes),
+        kind(FrameKind::Notice),
         // A call that holds no query, and a batch cut short.
         kind(FrameKind::Call),
-        Frame::new(FrameKind::Batch, 1, SessionId(2), 1, vec![1, 0, 0], Bytes::new()),
+        Frame::new(FrameKind::Batch, version::NEWEST, SessionId(2), 1, vec![1, 0, 0], Bytes::new()),
     ];
     for frame in &bad {
         let mut client = rig.client(2);
@@ -89,8 +90,9 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
             let holds = inos.into_iter().map(Ino).collect();
             call(2, 1, &Query::Reassert { holds, locks: Vec::new(), last: true })
         }),
-        proptest::collection::vec(any::<u8>(), 0..200)
-            .prop_map(|body| { Frame::new(FrameKind::Call, 1, SessionId(2), 1, body, Bytes::new()) }),
+        proptest::collection::vec(any::<u8>(), 0..200).prop_map(|body| {
+            Frame::new(FrameKind::Call, version::NEWEST, SessionId(2), 1, body, Bytes::new())
+        }),
         (proptest::collection::vec(any::<u8>(), 0..200), proptest::collection::vec(any::<u8>(), 0..200))
             .prop_map(|(body, payload)| Frame::new(
                 FrameKind::Batch,

@@ -5,7 +5,7 @@ use crate::base::{Errno, SessionId};
 use crate::server::serve::Secret;
 use crate::server::serve::secret::Side;
 use crate::wire::hello::{self as cold, Challenge, Hello, Proof};
-use crate::wire::{Frame, FrameKind, Query};
+use crate::wire::{Frame, FrameKind, Query, version};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 fn a_welcome_tells_volume_epoch_and_lease_and_the_second_connection_that_the_session_is_known() {
     let mut rig = Rig::new();
     let first = rig.client(5).welcome;
-    assert_eq!((first.version, first.volume.len(), first.epoch), (1, 16, 1));
+    assert_eq!((first.version, first.volume.len(), first.epoch), (u32::from(version::NEWEST), 16, 1));
     assert_eq!((first.session_known, first.lease_ms, first.read_only), (false, 10_000, false));
     assert!(rig.client(5).welcome.session_known);
     rig.restart();
@@ -26,10 +26,10 @@ fn a_client_of_another_version_learns_both_sides_versions() {
     let rig = Rig::new();
     let later = Hello { version_oldest: 900, version_newest: 999, ..hello(1, false) };
     let refusal = Wire::hello(&rig.socket(), &later).err().unwrap();
-    assert!(refusal.reason.contains("900 to 999") && refusal.reason.contains("1 to 1"), "{}", refusal.reason);
+    assert!(refusal.reason.contains("900 to 999") && refusal.reason.contains("2 to 2"), "{}", refusal.reason);
     assert!(!refusal.retry);
     let newer = Hello { version_oldest: 1, version_newest: 70_000, ..hello(1, false) };
-    assert_eq!(Wire::hello(&rig.socket(), &newer).unwrap().1.version, 1);
+    assert_eq!(Wire::hello(&rig.socket(), &newer).unwrap().1.version, u32::from(version::NEWEST));
 }
 
 #[test]

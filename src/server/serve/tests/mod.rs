@@ -234,7 +234,7 @@ impl Client {
     fn answer(&mut self) -> Option<(u64, Result<Said, Errno>)> {
         let frame = self.wire.receive()?;
         assert_eq!((frame.header.kind, frame.header.session), (FrameKind::Answer, self.session));
-        let said = answer::decode(&frame.body, &frame.payload).unwrap().map(|answer| match answer {
+        let said = answer::decode(&frame.body, &frame.payload).unwrap().0.map(|answer| match answer {
             Answer::Empty => Said::Empty,
             Answer::Attr(attr) => Said::Attr(attr),
             Answer::Lock(lock) => Said::Lock(lock),

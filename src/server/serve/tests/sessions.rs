@@ -6,7 +6,9 @@ use crate::server::apply::{Volume, VolumeOptions};
 use crate::server::serve::{ServeOptions, Server};
 use crate::server::session::About;
 use crate::server::store::Store;
-use crate::wire::{Frame, FrameKind, LockKind, LockOwner, LockRequest, Mutation, Peer, Query, query};
+use crate::wire::{
+    Frame, FrameKind, LockKind, LockOwner, LockRequest, Mutation, Peer, Query, query, version,
+};
 use bytes::Bytes;
 use std::sync::{Arc, mpsc};
 
@@ -254,7 +256,7 @@ fn local_call(peer: &dyn Peer, sequence: u64, asked: &Query<'_>) -> mpsc::Receiv
     let mut body = Vec::new();
     query::encode(&mut body, asked);
     let (reply, answers) = mpsc::channel();
-    let frame = Frame::new(FrameKind::Call, 1, SessionId(50), sequence, body, Bytes::new());
+    let frame = Frame::new(FrameKind::Call, version::NEWEST, SessionId(50), sequence, body, Bytes::new());
     peer.submit(frame, Box::new(move |frame| reply.send(frame).unwrap()));
     answers
 }
@@ -264,7 +266,7 @@ fn the_mount_of_the_same_process_shares_files_and_locks_with_the_others_and_ends
     let rig = Rig::new();
     let mut a = rig.client(1);
     assert_eq!(a.lock_now(9, exclusive()), Ok(Said::Empty));
-    let (peer, welcome) = rig.server().local(&hello(50, false)).unwrap();
+    let (peer, welcome) = rig.server().local(&hello(50, false), Arc::new(|_| {})).unwrap();
     assert_eq!((welcome.epoch, welcome.session_known), (1, false));
     let status = local_call(&peer, 1, &Query::Status).try_recv().expect("answered by the calling thread");
     assert_eq!(status.header.sequence, 1);
@@ -298,14 +300,14 @@ fn a_session_that_died_with_the_servers_process_is_not_waited_for() {
 #[test]
 fn a_frame_that_breaks_the_protocol_in_the_same_process_is_answered_all_the_same() {
     let rig = Rig::new();
-    let (peer, _) = rig.server().local(&hello(50, false)).unwrap();
+    let (peer, _) = rig.server().local(&hello(50, false), Arc::new(|_| {})).unwrap();
     let (reply, answers) = mpsc::channel();
-    let frame = Frame::new(FrameKind::Call, 1, SessionId(50), 7, Vec::new(), Bytes::new());
+    let frame = Frame::new(FrameKind::Call, version::NEWEST, SessionId(50), 7, Vec::new(), Bytes::new());
     peer.submit(frame, Box::new(move |frame| reply.send(frame).unwrap()));
     assert_eq!(answers.recv_timeout(PATIENCE).unwrap().header.sequence, 7);
     assert!(rig.client(1).is_open());
     rig.server().shutdown().unwrap();
     let after = local_call(&peer, 8, &Query::Ping).recv_timeout(PATIENCE).unwrap();
-    let said = crate::wire::answer::decode(&after.body, &after.payload).unwrap();
+    let said = crate::wire::answer::decode(&after.body, &after.payload).unwrap().0;
     assert_eq!(said, Err(Errno::ENOTCONN));
 }
