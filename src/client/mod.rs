@@ -14,3 +14,5 @@ pub mod namespace;
 pub mod oplog;
 
 pub mod link;
+
+pub mod tree;
