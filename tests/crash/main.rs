@@ -20,6 +20,7 @@ mod held;
 
 mod servers;
 
+#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod stage;
 
 mod work;

@@ -60,33 +60,68 @@ pub(crate) fn abort_below(folder: &Path) {
     }
 }
 
+/// What mounts are called.
+const MOUNTS: [&str; 4] = ["a", "b", "c", "d"];
+
 /// See the module.
 pub(crate) struct Stage {
     pub(crate) place: Place,
     server: RefCell<Option<Started>>,
+    /// Words of the command line before the program's name.
+    before: Vec<String>,
+    /// Where it listens, if not at a socket in the place.
+    listen: Option<String>,
     more: Vec<String>,
     _guard: Guard,
 }
 
+/// How long a test may take before its mounts are cut, in seconds.
+const PATIENCE: u64 = 400;
+
 impl Stage {
     /// Starts a server; `more` are its options.
     pub(crate) fn new(more: &[&str]) -> Self {
-        let place = Place::new();
-        let guard = Guard::new(place.path(), 400);
-        let more = more.iter().map(|word| (*word).to_owned()).collect();
-        let stage = Self { place, server: RefCell::new(None), more, _guard: guard };
+        Self::lasting(PATIENCE, more)
+    }
+
+    /// The same for tests that take so many seconds.
+    pub(crate) fn lasting(seconds: u64, more: &[&str]) -> Self {
+        let stage = Self::unborn(seconds, more);
         stage.start();
         stage
     }
 
+    /// The same in a network namespace, where it listens at an address that is not this host's.
+    pub(crate) fn within(namespace: &str, listen: &str, seconds: u64, more: &[&str]) -> Self {
+        let mut stage = Self::unborn(seconds, more);
+        let secret = stage.place.at("secret");
+        std::fs::write(&secret, "shared by this test's server and its mounts").unwrap();
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        stage.more.extend(["--secret-file".to_owned(), secret]);
+        stage.before = ["ip", "netns", "exec", namespace].map(str::to_owned).to_vec();
+        stage.listen = Some(listen.to_owned());
+        stage.start();
+        stage
+    }
+
+    fn unborn(seconds: u64, more: &[&str]) -> Self {
+        let place = Place::new();
+        let guard = Guard::new(place.path(), seconds);
+        let more = more.iter().map(|word| (*word).to_owned()).collect();
+        Self { place, server: RefCell::new(None), before: Vec::new(), listen: None, more, _guard: guard }
+    }
+
     pub(crate) fn address(&self) -> String {
-        format!("unix:{}", self.place.at("sock"))
+        self.listen.clone().unwrap_or_else(|| format!("unix:{}", self.place.at("sock")))
     }
 
     /// Starts the server and waits until it listens.
     #[track_caller]
     pub(crate) fn start(&self) {
-        let mut command = Command::new(RINGFS);
+        let mut words = self.before.clone();
+        words.push(RINGFS.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let log = self.place.at("server.log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         command.args(["serve", &self.place.at("store"), "--foreground", "--listen", &self.address()]);
@@ -125,10 +160,19 @@ impl Stage {
 
     #[track_caller]
     pub(crate) fn mount_with(&self, name: &str, more: &[&str]) -> PathBuf {
+        self.mount_at(name, &self.address(), more)
+    }
+
+    /// The same by another address of the server.
+    #[track_caller]
+    pub(crate) fn mount_at(&self, name: &str, address: &str, more: &[&str]) -> PathBuf {
         let point = self.place.path().join(name);
         std::fs::create_dir_all(&point).unwrap();
-        let (address, log) = (self.address(), self.place.at(&format!("{name}.log")));
-        let mut args = vec!["mount", &address, point.to_str().unwrap(), "--log", &log];
+        let (log, secret) = (self.place.at(&format!("{name}.log")), self.place.at("secret"));
+        let mut args = vec!["mount", address, point.to_str().unwrap(), "--log", &log];
+        if self.listen.is_some() {
+            args.extend(["--secret-file", &secret]);
+        }
         args.extend(more);
         ringfs(&args).ok();
         point
@@ -169,7 +213,7 @@ impl Stage {
     /// Ends mounts and server, and checks the store.
     #[track_caller]
     pub(crate) fn end_and_check(&self) {
-        for name in ["a", "b"] {
+        for name in MOUNTS {
             if crate::fixture::is_mounted(&self.place.path().join(name)) {
                 self.umount(name);
             }
@@ -182,7 +226,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for name in ["server", "a", "b"] {
+            for name in std::iter::once("server").chain(MOUNTS) {
                 eprintln!("--- {name}.log\n{}", self.log(name));
             }
         }
