@@ -1,6 +1,6 @@
 # Each target is one line: what it does stands in the file it calls.
 
-.PHONY: all build run install test check conformance kernels bench perf fuzz ci clean
+.PHONY: all build run install test check conformance kernels torture bench perf fuzz ci clean
 
 all: build
 
@@ -32,11 +32,17 @@ conformance:
 kernels:
 	tests/kernels/run.sh
 
+# Servers and clients killed and networks cut under load (ROUNDS=200 of each), long random runs against a folder and over
+# several mounts (STEPS=1000000), a tree of TREE=50000 files counted; root, hours.
+torture:
+	RINGFS_ROUNDS=$(or $(ROUNDS),200) RINGFS_TREE=$(or $(TREE),50000) cargo test --test torture -- --test-threads=1 --nocapture
+	RINGFS_STEPS=$(or $(STEPS),1000000) cargo test --test model -- --test-threads=1 --nocapture
+
 # The steps of a request inside the process: time and allocations.
 bench:
 	cargo bench
 
-# Real mounts, measured from outside and interleaved: WORKLOAD=transport or memory; see perf/README.md.
+# Real mounts, measured from outside and interleaved: WORKLOAD=transport, memory, names, durable or waits; see perf/README.md.
 perf:
 	cargo build --release --workspace && target/release/perf $(or $(WORKLOAD),transport)
 

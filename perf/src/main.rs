@@ -3,11 +3,16 @@
 //! Whatever is compared runs in turn, round after round, in one call; medians and ratios of rounds are told, never
 //! one number alone. See README.md beside this for what each workload shows.
 
+mod durable;
 mod load;
 mod memory;
 mod mount;
+mod names;
 mod numbers;
+mod phases;
+mod target;
 mod transport;
+mod waits;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -32,6 +37,12 @@ enum Workload {
     Transport(transport::Args),
     /// Resident memory: an idle mount, and one that knows many inodes.
     Memory(memory::Args),
+    /// Names made, looked at, renamed, removed: ringfs, the transport's floor, the local file system, directories NAME=DIR.
+    Names(names::Args),
+    /// Many files made and removed, until all is durable.
+    Durable(durable::Args),
+    /// What fsync waits for, and a call that recalls another mount's lease.
+    Waits(waits::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +50,9 @@ fn main() -> ExitCode {
     let result = match &args.workload {
         Workload::Transport(workload) => transport::run(&args.ringfs, workload),
         Workload::Memory(workload) => memory::run(&args.ringfs, workload),
+        Workload::Names(workload) => names::run(&args.ringfs, workload),
+        Workload::Durable(workload) => durable::run(&args.ringfs, workload),
+        Workload::Waits(workload) => waits::run(&args.ringfs, workload),
     };
     let written = result.and_then(|json| match &args.json {
         Some(path) => std::fs::write(path, format!("{json:#}\n"))

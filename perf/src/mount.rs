@@ -7,6 +7,58 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take to mount or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A running `ringfs serve`, ended when dropped, its store with it.
+pub(crate) struct Server {
+    daemon: Child,
+    scratch: PathBuf,
+}
+
+impl Server {
+    /// Serves a new store below `disk` at a unix socket.
+    pub(crate) fn start(ringfs: &Path, disk: &Path) -> Result<Self, String> {
+        let scratch = disk.join(format!("ringfs-perf-{}-{}", std::process::id(), nonce()));
+        std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+        let scratch = scratch.canonicalize().map_err(|error| error.to_string())?;
+        let socket = scratch.join("socket");
+        let mut command = Command::new(ringfs);
+        command.args(["serve", "--foreground", "--log-level", "warn"]).arg(scratch.join("store"));
+        command.arg("--listen").arg(format!("unix:{}", socket.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let daemon = command.spawn().map_err(|error| format!("{}: {error}", ringfs.display()))?;
+        let mut server = Self { daemon, scratch };
+        let started = Instant::now();
+        while !socket.exists() {
+            if let Ok(Some(status)) = server.daemon.try_wait() {
+                return Err(format!("the server ended with {status} instead of listening"));
+            }
+            if started.elapsed() > PATIENCE {
+                return Err("the server did not listen in time".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+
+    /// Where mounts reach it.
+    pub(crate) fn address(&self) -> String {
+        format!("unix:{}/socket", self.scratch.display())
+    }
+
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its store goes away with it: nothing has to be made durable.
+        self.daemon.kill().ok();
+        self.daemon.wait().ok();
+        std::fs::remove_dir_all(&self.scratch).ok();
+    }
+}
+
 /// A running `ringfs mount`.
 pub(crate) struct Mount {
     daemon: Child,

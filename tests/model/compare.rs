@@ -8,7 +8,7 @@ use crate::world::{Gave, World};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Steps between two looks at everything.
 const TREE_EVERY: u64 = 100;
@@ -50,39 +50,52 @@ impl Trail {
     }
 }
 
-/// Runs a script on both and compares.
-fn compare(test: &str, reference: &Path, sides: &[&Path], steps: u64) {
+/// Runs a script on the reference and on each volume, which is seen through one or several mounts, and compares.
+fn compare(test: &str, reference: &Path, volumes: &[&[&Path]], steps: u64) {
     let seed = seed();
     let abilities = abilities(reference);
     let again = format!("RINGFS_SEED={seed} RINGFS_STEPS={steps} cargo test --test model {test}");
     eprintln!("rerun with: {again}  ({abilities:?})");
-    let mut script = Script::new(seed, sides.len(), abilities);
-    let (mut right, mut tried) = (World::new(&[reference]), World::new(sides));
+    let sides = volumes.iter().map(|volume| volume.len()).max().unwrap();
+    let mut script = Script::new(seed, sides, abilities);
+    let mut right = World::new(&[reference]);
+    let mut tried: Vec<World> = volumes.iter().map(|sides| World::new(sides)).collect();
     let mut trail = Trail::default();
     for number in 0..steps {
         let step = script.step();
-        let (wanted, gave) = (right.run(&step), tried.run(&step));
+        let wanted = right.run(&step);
         trail.add(number, &step, &wanted);
         let fail = |what: String| {
             let mut text = String::new();
             trail.0.iter().for_each(|line| writeln!(text, "{line}").unwrap());
             panic!("{text}step {number} {step:?}\n{what}\nrerun with: {again}");
         };
-        if wanted != gave {
-            fail(format!("wanted {wanted:?}\n  gave {gave:?}"));
+        for (nth, volume) in tried.iter_mut().enumerate() {
+            let gave = volume.run(&step);
+            if wanted != gave {
+                fail(format!("volume {nth}: wanted {wanted:?}\n  gave {gave:?}"));
+            }
         }
         if number % TREE_EVERY == TREE_EVERY - 1 || number + 1 == steps {
             let wanted = right.tree(0);
-            for side in 0..sides.len() {
-                let gave = tried.tree(side);
-                if wanted != gave {
-                    fail(format!("side {side}: the trees differ\n{}", difference(&wanted, &gave)));
+            for (nth, volume) in tried.iter().enumerate() {
+                for side in 0..volumes[nth].len() {
+                    let gave = volume.tree(side);
+                    if wanted != gave {
+                        let differ = difference(&wanted, &gave);
+                        fail(format!("volume {nth} side {side}: the trees differ\n{differ}"));
+                    }
                 }
             }
         }
     }
     right.close();
-    tried.close();
+    tried.iter_mut().for_each(World::close);
+}
+
+/// Seconds that so many steps may take before their mounts are cut.
+fn patience(steps: u64) -> u64 {
+    600 + steps / 50
 }
 
 fn difference(wanted: &str, gave: &str) -> String {
@@ -101,7 +114,7 @@ fn one_mount(test: &str, transport: &str, usual: u64) {
         return;
     }
     let place = Place::new();
-    let _guard = Guard::new(place.path(), 600);
+    let _guard = Guard::new(place.path(), patience(steps(usual)));
     let mounted = place.mount(&["--transport", transport]);
     if mounted.code != 0 && mounted.err.contains("cannot be used") {
         eprintln!("skipped: {}", mounted.err);
@@ -110,7 +123,7 @@ fn one_mount(test: &str, transport: &str, usual: u64) {
     mounted.ok();
     let reference = place.path().join("reference");
     std::fs::create_dir(&reference).unwrap();
-    compare(test, &reference, &[Path::new(&place.mnt())], steps(usual));
+    compare(test, &reference, &[&[Path::new(&place.mnt())]], steps(usual));
     place.end_and_check();
 }
 
@@ -129,16 +142,27 @@ fn a_mount_over_blocking_does_what_a_folder_does() {
     one_mount("a_mount_over_blocking_does_what_a_folder_does", "blocking", 2000);
 }
 
-#[test]
-fn two_mounts_of_one_server_together_do_what_a_folder_does() {
+/// So many mounts of one server, by turns.
+fn mounts_of_one_server(test: &str, names: &[&str], usual: u64) {
     if !can_mount() {
         return;
     }
-    let stage = Stage::new(&[]);
-    let (a, b) = (stage.mount("a"), stage.mount("b"));
+    let stage = Stage::lasting(patience(steps(usual)), &[]);
+    let mounts: Vec<_> = names.iter().map(|name| stage.mount(name)).collect();
+    let sides: Vec<&Path> = mounts.iter().map(PathBuf::as_path).collect();
     let reference = stage.place.path().join("reference");
     std::fs::create_dir(&reference).unwrap();
-    let test = "two_mounts_of_one_server_together_do_what_a_folder_does";
-    compare(test, &reference, &[&a, &b], steps(3000));
+    compare(test, &reference, &[&sides], steps(usual));
     stage.end_and_check();
+}
+
+#[test]
+fn two_mounts_of_one_server_together_do_what_a_folder_does() {
+    mounts_of_one_server("two_mounts_of_one_server_together_do_what_a_folder_does", &["a", "b"], 3000);
+}
+
+#[test]
+fn four_mounts_of_one_server_together_do_what_a_folder_does() {
+    let names = ["a", "b", "c", "d"];
+    mounts_of_one_server("four_mounts_of_one_server_together_do_what_a_folder_does", &names, 2000);
 }

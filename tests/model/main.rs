@@ -13,6 +13,8 @@ mod fixture;
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod stage;
 
+mod at_will;
+
 mod compare;
 
 mod random;

@@ -74,7 +74,10 @@ fn round(number: u64, stage: &Stage, other: &Path, random: &mut Random) -> Resul
     ended.all_kept(&mounts, &[1])?;
     ended.remove(if random.one_in(2) { &point } else { other });
     stage.umount("a");
-    let lost = ended.journals[..2].iter().zip(&after).map(|(journal, kept)| journal.returned() - kept.most.min(journal.returned()));
+    let lost = ended.journals[..2]
+        .iter()
+        .zip(&after)
+        .map(|(journal, kept)| journal.returned() - kept.most.min(journal.returned()));
     let lost = lost.sum();
     Ok((ended.operations(), lost))
 }

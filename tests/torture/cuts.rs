@@ -39,12 +39,7 @@ fn cuts_of_the_network_lose_nothing_in_time_and_keep_a_prefix_later() {
 }
 
 /// For less than a lease: nobody notices but by the time it takes.
-fn for_a_moment(
-    number: u64,
-    net: &Net,
-    mounts: &[PathBuf; 2],
-    random: &mut Random,
-) -> Result<usize, String> {
+fn for_a_moment(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Random) -> Result<usize, String> {
     let mut round = Round::start(number, mounts, random);
     let rest = Duration::from_millis(5 + random.below(60));
     round.visit(&mounts[1], 0, rest);
@@ -64,12 +59,7 @@ fn for_a_moment(
 
 /// For longer than a lease: the one that is cut off loses what it had not handed over, a prefix is kept, and nothing of it
 /// comes later. The other goes on.
-fn for_longer(
-    number: u64,
-    net: &Net,
-    mounts: &[PathBuf; 2],
-    random: &mut Random,
-) -> Result<usize, String> {
+fn for_longer(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Random) -> Result<usize, String> {
     let round = Round::start(number, mounts, random);
     round.goes_on(10);
     std::thread::sleep(Duration::from_millis(random.below(300)));

@@ -93,8 +93,7 @@ fn fits_with_the_last(replay: &Replay<'_>, journal: &Journal, number: usize) -> 
     if number >= journal.steps.len() || replay.differ.len() > 2 {
         return false;
     }
-    let mut with =
-        Replay { state: replay.state.clone(), seen: replay.seen, differ: replay.differ.clone() };
+    let mut with = Replay { state: replay.state.clone(), seen: replay.seen, differ: replay.differ.clone() };
     with.step(last);
     with.differ.is_empty()
 }

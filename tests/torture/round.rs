@@ -24,7 +24,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// `RINGFS_ROUNDS`, or what fits into a short run.
 pub(crate) fn rounds(usual: u64) -> u64 {
     let text = std::env::var("RINGFS_ROUNDS").ok();
-    text.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("RINGFS_ROUNDS is not a number: {text}")))
+    text.map_or(usual, |text| {
+        text.parse().unwrap_or_else(|_| panic!("RINGFS_ROUNDS is not a number: {text}"))
+    })
 }
 
 /// How long all rounds together may take, in seconds.

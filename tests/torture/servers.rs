@@ -30,12 +30,7 @@ fn kills_of_the_server_lose_and_repeat_nothing_that_returned() {
     stage.end_and_check();
 }
 
-fn round(
-    number: u64,
-    stage: &Stage,
-    mounts: &[PathBuf; 2],
-    random: &mut Random,
-) -> Result<usize, String> {
+fn round(number: u64, stage: &Stage, mounts: &[PathBuf; 2], random: &mut Random) -> Result<usize, String> {
     let mut round = Round::start(number, mounts, random);
     // Each looks at the other's work, so leases come and go while the server is killed.
     let rest = Duration::from_millis(5 + random.below(60));

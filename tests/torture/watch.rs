@@ -78,6 +78,11 @@ fn threads(pid: u64) {
     for task in tasks {
         let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
         let stack: Vec<String> = read("stack").lines().take(6).map(str::to_owned).collect();
-        eprintln!("thread {} of {pid}: {} {}", task.file_name().display(), read("comm").trim(), stack.join(" "));
+        eprintln!(
+            "thread {} of {pid}: {} {}",
+            task.file_name().display(),
+            read("comm").trim(),
+            stack.join(" ")
+        );
     }
 }
