@@ -71,6 +71,9 @@ pub(crate) struct Work {
     dirs: Vec<Thread>,
 }
 
+/// When a thread began and ended, and how long each operation took.
+type OfThread = (Instant, Instant, Histogram<u64>);
+
 struct Thread {
     dir: PathBuf,
     folders: u64,
@@ -92,7 +95,7 @@ impl Work {
 
     pub(crate) fn run(&mut self, phase: Phase, until: Until) -> Result<Ran, String> {
         let barrier = Barrier::new(self.dirs.len());
-        let results: Vec<Result<(Instant, Instant, Histogram<u64>), String>> = std::thread::scope(|scope| {
+        let results: Vec<Result<OfThread, String>> = std::thread::scope(|scope| {
             let workers: Vec<_> = self
                 .dirs
                 .iter_mut()
@@ -124,7 +127,7 @@ pub(crate) fn histogram() -> Result<Histogram<u64>, String> {
 }
 
 impl Thread {
-    fn run(&mut self, phase: Phase, until: Until) -> Result<(Instant, Instant, Histogram<u64>), String> {
+    fn run(&mut self, phase: Phase, until: Until) -> Result<OfThread, String> {
         let mut latency = histogram()?;
         let began = Instant::now();
         let mut last = began;

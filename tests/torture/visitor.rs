@@ -2,7 +2,7 @@
 
 use crate::numbered::{REPLACED, Shown, version};
 use std::io::{Error, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -38,7 +38,7 @@ impl Visitor {
     }
 }
 
-fn visit(folder: &PathBuf, shown: &Shown) -> Result<(), Error> {
+fn visit(folder: &Path, shown: &Shown) -> Result<(), Error> {
     let (at_least, bytes) = seen(&shown.lines_returned, &folder.join("log"))?;
     let text = String::from_utf8(bytes).map_err(Error::other)?;
     let lines = text.lines().count() as u64;
