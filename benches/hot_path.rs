@@ -7,7 +7,7 @@
 
 use ringfs::base::{Attr, Caller, Ino, Name, Time};
 use ringfs::client::namespace::Namespace;
-use ringfs::client::oplog::{Bounds, Log};
+use ringfs::client::oplog::slots::{Bounds, Log};
 use ringfs::kernel::abi::{InHeader, Opcode};
 use ringfs::kernel::decode::{Request, reply};
 use ringfs::wire::{Answer, MakeFlags, Mutation, Origin, Query, Ticket, answer, mutation, query};

@@ -1,299 +1,362 @@
-//! The mutation log: every change this mount asked for and whose outcome it does not know yet.
+//! The mutation log: every change this mount made or asked for, until the server's disk has it.
 //!
-//! In come mutations with their callers, outcomes' tickets, cuts of the connection. Out go tickets, canonical bytes
-//! and the order of a replay. [`Log`] is a value: it does no I/O, reads no clock and takes no lock, so that it can be
-//! run through any sequence of events in a test. [`SharedLog`] is the same behind one mutex.
+//! In come mutations in the order in which they are answered or asked, the server's acknowledgements, and the time. Out go
+//! tickets, frames to send, and closures of those who wait. [`Log`] is a value: no I/O, no clock, no lock, so that
+//! it can be run through any sequence of events in a test and stand under its owner's mutex, where a ticket is
+//! drawn in the same step that changes what the mount shows.
 //!
-//! Tickets count from 1 and are never used twice by a mount, also when the server forgot the session: then those
-//! below [`Log::settled_below`] are simply settled, which each frame says (R7.2).
+//! One sequence of tickets for two classes. A *local* mutation was answered to its caller when it came in; local ones
+//! gather in segments, are sent in their order, several in a frame, and done by the server in their order (R2.6). Of a *waited*
+//! one the caller gets the server's outcome; it makes a segment of its own and is sent alone, by [`Log::send_waited`], when
+//! all before it are applied; local ones do not wait for it, since whoever might conflict with it holds it up at the server.
 //!
-//! Who waits when it is full: nobody here. [`Log::accept`] refuses with [`Refused::Full`]; the caller parks the
-//! request ([`Log::park`]) and gets a [`Claim`], a ticket with room, when others have settled, in the order of
-//! parking. While somebody is parked newcomers are refused too.
+//! Each mutation is encoded once, straight into its segment, which becomes the body of the frame; the same bytes are
+//! sent again after a lost connection or a restart of the server, until they are durable there.
 //!
-//! Absent on purpose: what mutations mean, how they are grouped, how they are sent.
+//! Who asks [`Log::next`] sends what it says in that order, by one thread at a time. What to do when is decided in
+//! [`Log::next`] alone; `pace` says how much.
+//!
+//! When the log is full nobody waits here: [`Log::accept`] refuses with [`Refused::Full`], and [`Log::park`] keeps the
+//! caller's closure until there is room. Full means that something is on its way to the server or its disk, whose
+//! answer makes room. While somebody is parked newcomers are refused too.
+//!
+//! Absent on purpose: what mutations mean (folding apart), leases, how frames are sent.
 #![forbid(unsafe_code)]
 
-mod record;
-mod shared;
+mod pace;
+mod segment;
+mod send;
+mod settle;
+pub mod slots;
 mod stage;
+mod status;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
-pub use record::{Record, cost};
-pub use shared::{SharedLog, Wake};
+pub use segment::{Batch, Failed};
+pub use send::Action;
+pub use settle::Answered;
+pub use slots::{Bounds, Claim, Granted, ParkId, Record, Refused, SharedLog, Wake, cost};
 pub use stage::{Event, Stage};
+pub use status::LogStatus;
+pub use waiters::{Due, Reached, Retry, Turn};
 
-use crate::base::{Caller, Errno};
+use crate::base::{Caller, Errno, Time};
 use crate::wire::{Mutation, Ticket};
+use pace::Pace;
+use segment::{Segment, Weight};
 use std::collections::VecDeque;
+use std::time::Duration;
+use waiters::{Barriers, Parked};
 
-/// How much the log holds.
+/// How much the log holds, and how long it gathers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bounds {
-    /// Unsettled mutations.
-    pub operations_max: usize,
-    /// Bytes of them, by [`cost`]. One mutation is let in whatever its size.
-    pub bytes_max: usize,
-    /// Distance from the oldest unsettled ticket to the next one: the server keeps the outcomes of that many.
-    pub span_max: usize,
-    /// Requests parked; the kernel holds each of them anyhow.
+pub struct Limits {
+    /// Mutations not applied yet; fewer when the server would work longer than 100 ms on them (never fewer than 1024).
+    pub waiting_max: usize,
+    /// Mutations not durable yet.
+    pub kept_max: usize,
+    /// Bytes of these. One mutation is let in whatever its size.
+    pub kept_bytes_max: usize,
+    /// Mutations whose callers wait for room; the kernel holds each of them anyhow.
     pub parked_max: usize,
+    /// How long an idle log waits for company of the first mutation (`--gather`).
+    pub gather: Duration,
+    /// Bound of the time a mutation nobody waits for may wait for company while traffic goes on.
+    pub age_max: Duration,
 }
 
-impl Default for Bounds {
+impl Default for Limits {
     fn default() -> Self {
-        // 64 writes of the largest size, or some 16,000 small mutations: more than the kernel has in flight.
-        Self { operations_max: 1 << 14, bytes_max: 64 << 20, span_max: 1 << 16, parked_max: 1 << 16 }
-    }
-}
-
-/// Why a mutation did not enter the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// No room at present: park the request.
-    Full,
-    /// No frame can carry it.
-    TooLarge,
-}
-
-impl Refused {
-    /// What the caller gets when it cannot be parked.
-    #[must_use]
-    pub fn errno(self) -> Errno {
-        match self {
-            Self::Full => Errno::ENOMEM,
-            Self::TooLarge => Errno::E2BIG,
+        Self {
+            waiting_max: 1 << 15,
+            // What comes in within the half second after which a server syncs by itself, and as much again.
+            kept_max: 1 << 16,
+            kept_bytes_max: 64 << 20,
+            parked_max: 1 << 16,
+            gather: Duration::from_micros(100),
+            // Nobody waits for what ages: a recall or an fsync sends at once. The frames saved are the server's time.
+            age_max: Duration::from_millis(20),
         }
     }
 }
 
-/// A ticket with room in the log and no bytes yet. It must be filled or abandoned: every later ticket waits for it
-/// in [`Log::settled_below`].
-#[derive(PartialEq, Eq, Debug)]
-#[must_use = "fill or abandon it"]
-pub struct Claim {
-    ticket: Ticket,
-}
-
-impl Claim {
-    /// The number.
-    #[must_use]
-    pub fn ticket(&self) -> Ticket {
-        self.ticket
-    }
-}
-
-/// Names a parked request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ParkId(u64);
-
-/// Parked requests that have room now, in their order.
-pub type Granted = Vec<(ParkId, Claim)>;
-
-#[derive(Debug)]
-struct Slot {
-    stage: Stage,
-    cost: usize,
-    record: Option<Record>,
-}
-
 /// See the module.
-#[derive(Debug)]
 pub struct Log {
-    bounds: Bounds,
-    /// Ticket of `slots[0]`; everything below is settled.
-    first: u64,
-    /// Indexed by ticket - `first`. The front one is never settled.
-    slots: VecDeque<Slot>,
-    live: usize,
-    live_bytes: usize,
-    parked: VecDeque<(ParkId, usize)>,
-    parked_ever: u64,
+    limits: Limits,
+    pace: Pace,
+    next_ticket: Ticket,
+    /// In the order of their tickets, without gaps. The front one is not at an end.
+    segments: VecDeque<Segment>,
+    /// Local mutations below this one are sent, or at an end.
+    unsent: Ticket,
+    /// Mutations below this one are applied or at an end, the waited ones that are not answered left out.
+    unapplied: Ticket,
+    /// The same for durable.
+    undurable: Ticket,
+    applied_barriers: Barriers,
+    durable_barriers: Barriers,
+    parked: Parked,
+    /// Of all segments.
+    weight: Weight,
+    /// When the last local mutation came in.
+    last_accept: Duration,
+    /// The same when a frame was sent last; `None` before the first.
+    last_sent_accept: Option<Duration>,
+    /// The server's highest durable commit.
+    durable_commit: u64,
+    /// A sync was asked for that covers the tickets below.
+    synced: Ticket,
+    counts: status::Counts,
 }
 
 impl Log {
     /// An empty log; the first ticket is 1.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
-            bounds,
-            first: 1,
-            slots: VecDeque::new(),
-            live: 0,
-            live_bytes: 0,
-            parked: VecDeque::new(),
-            parked_ever: 0,
+            limits,
+            pace: Pace::default(),
+            next_ticket: Ticket(1),
+            segments: VecDeque::new(),
+            unsent: Ticket(1),
+            unapplied: Ticket(1),
+            undurable: Ticket(1),
+            applied_barriers: Barriers::default(),
+            durable_barriers: Barriers::default(),
+            parked: Parked::default(),
+            weight: Weight::default(),
+            last_accept: Duration::ZERO,
+            last_sent_accept: None,
+            durable_commit: 0,
+            synced: Ticket(1),
+            counts: status::Counts::default(),
         }
     }
 
-    /// Takes a mutation: gives it a ticket and fixes its bytes.
+    /// Takes a mutation that is answered to its caller now, at `at` of the server's clock. What it borrows is copied, once.
+    /// The caller then asks [`Log::next`]. `turn`: of one who was parked.
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn accept(&mut self, caller: Caller, mutation: &Mutation<'_>) -> Result<Record, Refused> {
-        let claim = self.claim(cost(mutation)?)?;
-        let record = Record::encode(claim.ticket, caller, mutation);
-        self.fill(claim, &record);
-        Ok(record)
+    pub fn accept(
+        &mut self,
+        now: Duration,
+        caller: Caller,
+        at: Time,
+        mutation: &Mutation<'_>,
+        turn: Option<Turn>,
+    ) -> Result<Ticket, Refused> {
+        let cost = cost(mutation)?;
+        self.admit(cost, turn)?;
+        if !self.segments.back().is_some_and(|segment| is_open_for(segment, mutation)) {
+            self.begin(true, now);
+        }
+        self.last_accept = now;
+        Ok(self.push(caller, Some(at), mutation))
     }
 
-    /// The first half of [`Log::accept`], so that a large copy can be made elsewhere.
+    /// Takes a mutation whose caller waits for the server's outcome. [`Log::send_waited`] sends it.
     ///
     /// # Errors
-    /// [`Refused::Full`].
-    pub fn claim(&mut self, cost: usize) -> Result<Claim, Refused> {
-        if !self.parked.is_empty() || !self.has_room(cost) {
-            return Err(Refused::Full);
-        }
-        Ok(self.claim_now(cost))
+    /// [`Refused`].
+    pub fn accept_waited(
+        &mut self,
+        now: Duration,
+        caller: Caller,
+        mutation: &Mutation<'_>,
+        turn: Option<Turn>,
+    ) -> Result<Ticket, Refused> {
+        self.admit(cost(mutation)?, turn)?;
+        self.begin(false, now);
+        Ok(self.push(caller, None, mutation))
     }
 
-    /// The second half.
-    ///
-    /// # Panics
-    /// When the record has another ticket than the claim.
-    pub fn fill(&mut self, claim: Claim, record: &Record) {
-        assert_eq!(claim.ticket, record.ticket, "a record goes into the slot claimed for it");
-        let slot = self.step(claim.ticket, Event::Fill);
-        slot.record = Some(record.clone());
+    fn begin(&mut self, local: bool, now: Duration) {
+        self.segments.push_back(Segment::new(self.next_ticket, local, now));
     }
 
-    /// Gives a claim back that no mutation will fill.
-    pub fn abandon(&mut self, claim: Claim) -> Granted {
-        self.settle(claim.ticket)
+    /// Into the last segment.
+    fn push(&mut self, caller: Caller, at: Option<Time>, mutation: &Mutation<'_>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket = Ticket(ticket.0 + 1);
+        self.counts.accepted += 1;
+        self.change(self.segments.len() - 1, |segment| segment.push(caller, at, mutation));
+        ticket
     }
 
-    /// The mutation goes to the link now.
-    ///
-    /// # Panics
-    /// When it is not waiting to be sent.
-    pub fn sent(&mut self, ticket: Ticket) {
-        self.step(ticket, Event::Send);
+    /// Changes a segment; the sums follow.
+    fn change<R>(&mut self, at: usize, change: impl FnOnce(&mut Segment) -> R) -> R {
+        let segment = &mut self.segments[at];
+        self.weight.take(segment.weight());
+        let result = change(segment);
+        self.weight.add(segment.weight());
+        result
     }
 
-    /// The connection is gone: what was sent waits to be sent again, under the same tickets.
-    pub fn cut(&mut self) {
-        for slot in &mut self.slots {
-            if let Some(next) = slot.stage.on(Event::Cut) {
-                slot.stage = next;
-            }
-        }
-    }
-
-    /// The outcome arrived, or never will. Returns who may come in for it.
-    ///
-    /// # Panics
-    /// When the ticket is settled already or was never given out: the link delivers each outcome once.
-    pub fn settle(&mut self, ticket: Ticket) -> Granted {
-        let slot = self.step(ticket, Event::Settle);
-        slot.record = None;
-        let cost = slot.cost;
-        self.live -= 1;
-        self.live_bytes -= cost;
-        while self.slots.front().is_some_and(|slot| slot.stage == Stage::Settled) {
-            self.slots.pop_front();
-            self.first += 1;
-        }
-        self.grant()
-    }
-
-    /// Queues a request that was refused with [`Refused::Full`]; a later call returns its claim among [`Granted`].
-    /// So may this one, when room came in between. `None`: too many are parked.
-    pub fn park(&mut self, cost: usize) -> Option<(ParkId, Granted)> {
-        if self.parked.len() >= self.bounds.parked_max {
-            return None;
-        }
-        self.parked_ever += 1;
-        let id = ParkId(self.parked_ever);
-        self.parked.push_back((id, cost));
-        Some((id, self.grant()))
-    }
-
-    /// Takes a parked request back. `None` when it is not parked any more.
-    pub fn unpark(&mut self, id: ParkId) -> Option<Granted> {
-        let at = self.parked.iter().position(|(parked, _)| *parked == id)?;
-        self.parked.remove(at);
-        Some(self.grant())
-    }
-
-    /// Every ticket below this one is settled ([`crate::wire::Header::settled`]).
-    #[must_use]
-    pub fn settled_below(&self) -> Ticket {
-        Ticket(self.first)
-    }
-
-    /// What a new connection has to send again, in the order of the tickets.
-    pub fn unsettled(&self) -> impl Iterator<Item = &Record> {
-        self.slots.iter().filter_map(|slot| slot.record.as_ref())
-    }
-
-    /// Where a mutation stands; `None` for a ticket not given out yet.
-    #[must_use]
-    pub fn stage(&self, ticket: Ticket) -> Option<Stage> {
-        match ticket.0.checked_sub(self.first) {
-            None => Some(Stage::Settled),
-            Some(at) => self.slots.get(usize::try_from(at).ok()?).map(|slot| slot.stage),
-        }
-    }
-
-    /// Number of unsettled mutations.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.live
-    }
-
-    /// Whether everything is settled.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.live == 0
-    }
-
-    /// Bytes of unsettled mutations, by [`cost`].
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.live_bytes
-    }
-
-    /// Number of parked requests.
-    #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
+    fn admit(&self, cost: usize, turn: Option<Turn>) -> Result<(), Refused> {
+        let others_first = turn.is_none() && self.parked.len() > 0;
+        if others_first || !self.has_room(cost) { Err(Refused::Full) } else { Ok(()) }
     }
 
     fn has_room(&self, cost: usize) -> bool {
-        let bytes_fit = self.live == 0 || self.live_bytes + cost <= self.bounds.bytes_max;
-        bytes_fit && self.live < self.bounds.operations_max && self.slots.len() < self.bounds.span_max
+        let bytes_fit = self.weight.kept == 0 || self.weight.bytes + cost <= self.limits.kept_bytes_max;
+        // Tickets of mutations that are kept span no more than what may be kept: a stuck one stops the log.
+        let span = self.next_ticket.0 - self.settled_below().0;
+        let span_fits = usize::try_from(span).is_ok_and(|span| span < 2 * self.limits.kept_max);
+        bytes_fit
+            && span_fits
+            && self.weight.kept < self.limits.kept_max
+            && self.weight.waiting < self.pace.operations_max(self.limits.waiting_max)
     }
 
-    fn claim_now(&mut self, cost: usize) -> Claim {
-        let ticket = Ticket(self.first + self.slots.len() as u64);
-        self.slots.push_back(Slot { stage: Stage::Claimed, cost, record: None });
-        self.live += 1;
-        self.live_bytes += cost;
-        Claim { ticket }
+    /// Room for so many that it is worth waking those who wait.
+    fn has_ample_room(&self) -> bool {
+        let most = |max: usize| max - max / 8;
+        self.has_room(COST_ONE)
+            && (self.weight.waiting == 0
+                || (self.weight.kept <= most(self.limits.kept_max)
+                    && self.weight.bytes <= most(self.limits.kept_bytes_max)
+                    && self.weight.waiting <= most(self.pace.operations_max(self.limits.waiting_max))))
     }
 
-    fn grant(&mut self) -> Granted {
-        let mut granted = Vec::new();
-        while let Some(&(id, cost)) = self.parked.front() {
-            if !self.has_room(cost) {
-                break;
-            }
-            self.parked.pop_front();
-            granted.push((id, self.claim_now(cost)));
+    /// Keeps the closure of one who was refused with [`Refused::Full`] until there is room; it is among the [`Due`] of
+    /// the step that makes it, possibly of this one. `turn`: of one who was parked before and found no room. The
+    /// turn returned takes it back ([`Log::unpark`]).
+    ///
+    /// # Errors
+    /// The closure, when too many are parked: ENOMEM to the caller.
+    pub fn park(&mut self, turn: Option<Turn>, retry: Retry) -> Result<(Turn, Due), Retry> {
+        if self.parked.len() >= self.limits.parked_max {
+            return Err(retry);
         }
-        granted
+        let turn = self.parked.add(turn, retry);
+        let mut due = Due::default();
+        self.release(&mut due);
+        Ok((turn, due))
     }
 
-    fn step(&mut self, ticket: Ticket, event: Event) -> &mut Slot {
-        let at = ticket.0.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-        let slot = at.and_then(|at| self.slots.get_mut(at));
-        let next = slot.as_ref().and_then(|slot| slot.stage.on(event));
-        let (Some(slot), Some(next)) = (slot, next) else {
-            panic!("{event:?} of {ticket:?}, which is not in a stage for that");
-        };
-        slot.stage = next;
-        slot
+    /// Takes back the closure of one who waits for room no longer. `None`: it is or was among the due.
+    pub fn unpark(&mut self, turn: Turn) -> Option<Retry> {
+        self.parked.remove(turn)
+    }
+
+    fn release(&mut self, due: &mut Due) {
+        if self.parked.len() > 0 && self.has_ample_room() {
+            self.parked.release(due);
+        }
+    }
+
+    /// Calls `reached` when this and all local mutations before it are applied (or will never be); a waited one that is
+    /// not answered yet is not waited for. What is unsent of it is sent at once: ask [`Log::next`].
+    pub fn after_applied(&mut self, ticket: Ticket, reached: Reached) -> Due {
+        self.applied_barriers.add(ticket, reached);
+        // Waited ones came in since the marks moved last.
+        self.advance();
+        let mut due = Due::default();
+        self.applied_barriers.pass(self.unapplied, &mut due);
+        due
+    }
+
+    /// Calls `reached` when this and all mutations before it that were applied or are local are durable. What is missing
+    /// for it, a sync of the server among it, is asked for at once: ask [`Log::next`].
+    pub fn after_durable(&mut self, ticket: Ticket, reached: Reached) -> Due {
+        self.durable_barriers.add(ticket, reached);
+        self.advance();
+        let mut due = Due::default();
+        self.durable_barriers.pass(self.undurable, &mut due);
+        due
+    }
+
+    /// The ticket drawn last; 0 before the first. A barrier on it waits for everything.
+    #[must_use]
+    pub fn last(&self) -> Ticket {
+        Ticket(self.next_ticket.0 - 1)
+    }
+
+    /// This and all before it are applied or at an end, waited ones without an answer left out.
+    #[must_use]
+    pub fn applied_through(&self) -> Ticket {
+        Ticket(self.unapplied.0 - 1)
+    }
+
+    /// This and all before it are durable or at an end, waited ones without an answer left out.
+    #[must_use]
+    pub fn durable_through(&self) -> Ticket {
+        Ticket(self.undurable.0 - 1)
+    }
+
+    /// Every ticket below this one is at an end ([`crate::wire::Header::settled`]).
+    #[must_use]
+    pub fn settled_below(&self) -> Ticket {
+        self.segments.front().map_or(self.next_ticket, |segment| segment.first)
+    }
+
+    /// Where a mutation stands. `None`: its ticket was not drawn yet, or the log has forgotten it.
+    #[must_use]
+    pub fn stage(&self, ticket: Ticket) -> Option<Stage> {
+        let segment = self.segments.get(self.position(ticket)?)?;
+        Some(segment.stage_of(ticket))
+    }
+
+    /// Number of mutations that are not durable yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.weight.kept
+    }
+
+    /// Whether everything is durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.weight.kept == 0
+    }
+
+    /// Number of mutations that are not applied yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.weight.waiting
+    }
+
+    /// Index of the segment that holds a ticket.
+    fn position(&self, ticket: Ticket) -> Option<usize> {
+        let after = self.segments.partition_point(|segment| segment.first <= ticket);
+        let at = after.checked_sub(1)?;
+        (ticket < self.segments.get(at)?.end).then_some(at)
     }
 }
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("settled_below", &self.settled_below())
+            .field("unapplied", &self.unapplied)
+            .field("unsent", &self.unsent)
+            .field("next", &self.next_ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether one more mutation may join the segment.
+fn is_open_for(segment: &Segment, mutation: &Mutation<'_>) -> bool {
+    let data_bytes = if let Mutation::Write { data, .. } = mutation { data.len() } else { 0 };
+    let (body, payload) = segment.len();
+    segment.local
+        && segment.stage == Stage::Accepted
+        && u64::from(segment.live) < pace::BATCH_OPERATIONS_MAX
+        && body < SEGMENT_BODY_BYTES
+        && (payload == 0 || payload + data_bytes <= SEGMENT_PAYLOAD_BYTES)
+}
+
+/// The errno of one who cannot be parked.
+#[must_use]
+pub fn errno_of_full() -> Errno {
+    Errno::ENOMEM
+}
+
+/// A segment of this length takes no more: half of what a frame may have, so that the largest record fits behind it.
+const SEGMENT_BODY_BYTES: usize = 1 << 20;
+const SEGMENT_PAYLOAD_BYTES: usize = 1 << 20;
+
+/// A small mutation, for those who wonder whether there is room for one.
+const COST_ONE: usize = 512;

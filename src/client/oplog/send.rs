@@ -1,0 +1,153 @@
+//! What to send, and when.
+
+use super::pace::WINDOW_MAX;
+use super::segment::Batch;
+use super::stage::{Event, Stage};
+use super::{Log, SEGMENT_BODY_BYTES};
+use crate::wire::Ticket;
+use std::time::Duration;
+
+/// What the owner of the log has to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "what it says counts as done"]
+pub enum Action {
+    /// Hand this to the link, and ask again.
+    Send(Batch),
+    /// Ask the server for a sync, behind what was sent ([`crate::wire::Query::Sync`] of everything; its frame tells the
+    /// durable commit: [`Log::durable`]), and ask again.
+    Sync,
+    /// Nothing until that time, or until the log has changed.
+    Wait(Option<Duration>),
+}
+
+impl Log {
+    /// What is to be done at `now`. One thread at a time asks and does, so that frames keep their order.
+    pub fn next(&mut self, now: Duration) -> Action {
+        while let Some(at) = self.first_unsent() {
+            if self.segments[at].live == 0 {
+                self.change(at, |segment| segment.step(Event::Fold));
+                self.advance();
+                continue;
+            }
+            return match self.due(at, now) {
+                None => Action::Send(self.send(at, now)),
+                Some(Some(until)) if until <= now => Action::Send(self.send(at, now)),
+                Some(until) => self.sync_or_wait(until),
+            };
+        }
+        self.sync_or_wait(None)
+    }
+
+    /// `None`: now. `Some(None)`: when something has changed.
+    fn due(&self, at: usize, now: Duration) -> Option<Option<Duration>> {
+        let segment = &self.segments[at];
+        let wanted =
+            |barriers: &super::Barriers| barriers.highest().is_some_and(|high| high >= segment.first);
+        let waited_behind = self.segments.range(at..).any(|segment| !segment.local);
+        if wanted(&self.applied_barriers) || wanted(&self.durable_barriers) || waited_behind {
+            return None;
+        }
+        if self.weight.in_flight >= self.pace.window().min(WINDOW_MAX) {
+            return Some(None);
+        }
+        let (body, payload) = segment.len();
+        let full = u64::from(segment.live) >= self.pace.batch_operations()
+            || body >= SEGMENT_BODY_BYTES
+            || payload >= SEGMENT_BODY_BYTES
+            || at + 1 < self.segments.len();
+        if full || self.parked.len() > 0 {
+            return None;
+        }
+        let age = if self.was_idle(at) { self.limits.gather } else { self.pace.age_max(self.limits.age_max) };
+        let until = segment.opened + age;
+        (until > now).then_some(Some(until))
+    }
+
+    /// Nothing is on its way, and nothing came for a while before this segment.
+    fn was_idle(&self, at: usize) -> bool {
+        let segment = &self.segments[at];
+        self.weight.in_flight == 0
+            && self.last_sent_accept.is_none_or(|last| segment.opened.saturating_sub(last) >= IDLE)
+    }
+
+    fn sync_or_wait(&mut self, until: Option<Duration>) -> Action {
+        let wanted = self.durable_barriers.highest().is_some_and(|high| high >= self.synced);
+        // A sync covers what was sent before it.
+        if wanted && self.undurable < self.unsent {
+            self.synced = self.unsent;
+            self.counts.syncs += 1;
+            return Action::Sync;
+        }
+        Action::Wait(until)
+    }
+
+    fn send(&mut self, at: usize, now: Duration) -> Batch {
+        self.last_sent_accept = Some(self.last_accept);
+        self.counts.batches += 1;
+        self.counts.batched += u64::from(self.segments[at].live);
+        self.pace.sent(self.segments[at].live.into(), self.segments[at].opened, now);
+        self.change(at, |segment| {
+            segment.fix();
+            segment.sent = now;
+            segment.step(Event::Send);
+            segment.batch()
+        })
+    }
+
+    /// Sends a waited mutation: its frame goes to the link, by the thread that sends. `None`: it is sent already, or at an
+    /// end.
+    pub fn send_waited(&mut self, ticket: Ticket, now: Duration) -> Option<Batch> {
+        let at = self.position(ticket)?;
+        let segment = &self.segments[at];
+        if segment.local || segment.stage != Stage::Accepted {
+            return None;
+        }
+        Some(self.send(at, now))
+    }
+
+    /// Everything a new connection has to send again before anything else, in the order of the tickets: with the same
+    /// server what is sent and not answered, with a restarted one all that is not durable. Commits of the server
+    /// before do not count any more.
+    pub fn replay(&mut self, restarted: bool, now: Duration) -> Vec<Batch> {
+        self.synced = self.settled_below();
+        if restarted {
+            self.durable_commit = 0;
+        }
+        let mut batches = Vec::new();
+        for at in 0..self.segments.len() {
+            batches.extend(self.change(at, |segment| {
+                if restarted {
+                    segment.commit = 0;
+                    segment.step(Event::Restart);
+                }
+                matches!(segment.stage, Stage::Sent | Stage::Resent).then(|| {
+                    segment.sent = now;
+                    segment.batch()
+                })
+            }));
+        }
+        if restarted {
+            self.unapplied = self.settled_below();
+            self.advance();
+        }
+        batches
+    }
+
+    /// The first local segment that is not sent.
+    fn first_unsent(&mut self) -> Option<usize> {
+        let start = self.unsent.max(self.settled_below());
+        let mut at = self.position(start).unwrap_or(self.segments.len());
+        while let Some(segment) = self.segments.get(at) {
+            if segment.local && segment.stage == Stage::Accepted {
+                self.unsent = segment.first;
+                return Some(at);
+            }
+            at += 1;
+        }
+        self.unsent = self.next_ticket;
+        None
+    }
+}
+
+/// A pause of this length makes the log idle: the next mutation is the first of something new.
+const IDLE: Duration = Duration::from_millis(10);
