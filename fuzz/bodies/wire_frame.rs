@@ -2,7 +2,7 @@
 //! every body: what it accepts must survive the way back and there again.
 
 use ringfs::wire::frame::{HEADER_BYTES, MAGIC, crc32c};
-use ringfs::wire::{Header, answer, lease, mutation, notice, outcome, query};
+use ringfs::wire::{Header, Told, answer, lease, mutation, notice, outcome, query};
 
 /// Bytes of the smallest record: nothing may make more items than this allows.
 const RECORD_BYTES_MIN: usize = 8;
@@ -61,13 +61,19 @@ fn notices(body: &[u8]) {
 }
 
 fn outcomes(body: &[u8]) {
+    let Ok(outcomes) = outcome::decode(body) else { return };
     let (mut again, mut found) = (Vec::new(), Vec::new());
-    for item in outcome::decode(body).map_while(Result::ok) {
-        outcome::encode(&mut again, &item);
+    outcome::begin(&mut again, outcomes.commit());
+    for item in outcomes.map_while(Result::ok) {
+        match &item {
+            Told::Ran { first, last } => outcome::encode_ran(&mut again, *first, *last),
+            Told::One(outcome) => outcome::encode(&mut again, outcome),
+        }
         found.push(item);
     }
     assert!(found.len() <= body.len() / RECORD_BYTES_MIN);
-    assert_eq!(outcome::decode(&again).collect::<Result<Vec<_>, _>>(), Ok(found));
+    let back = outcome::decode(&again).expect("what was encoded");
+    assert_eq!(back.collect::<Result<Vec<_>, _>>(), Ok(found));
 }
 
 fn batch(body: &[u8], payload: &[u8]) {

@@ -30,7 +30,7 @@ pub use frame::{Frame, FrameKind, Header};
 pub use lease::{Grant, Grants, Keep, LeaseMode, Recall, Returned};
 pub use mutation::{Expect, MakeFlags, Mutation, Origin, SetAttr, Ticket, TimeSet, WriteFlags};
 pub use notice::Notice;
-pub use outcome::{Done, Outcome};
+pub use outcome::{Done, Outcome, Told};
 pub use peer::{Notices, Peer, Reply};
 pub use query::{LockKind, LockOwner, LockRequest, Query, SeekTo};
 

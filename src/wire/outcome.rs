@@ -1,9 +1,13 @@
 //! Outcomes: what became of each mutation of a batch. The bytes of one outcome are what the server stores in the
 //! mutation's own transaction and repeats to a replay (R7.2).
+//!
+//! A body begins with the commit that contains the batch. Then come, in the order of the batch, ranges of tickets of
+//! local mutations that were done ([`encode_ran`]) and whole outcomes ([`encode`]): of those that failed, and of all that
+//! somebody waits for.
 
 use super::WireFault;
 use super::mutation::Ticket;
-use super::record::{Records, push};
+use super::record::{RECORD_HEADER_BYTES, Record, Records, push, without_zeros};
 use crate::base::{Attr, Errno, Ino, Time, limits};
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -100,15 +104,42 @@ struct Fixed {
     attr: WireAttr,
 }
 
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct CommitFixed {
+    commit: U64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
+#[repr(C)]
+struct RanFixed {
+    first: U64,
+    last: U64,
+}
+
 const _: () = {
     // A full batch must be answerable: an outcome that does not fit is an effect that nobody learns of.
-    let bytes = super::record::RECORD_HEADER_BYTES + size_of::<Fixed>();
-    assert!(limits::BATCH_MUTATIONS_MAX * bytes <= limits::FRAME_BODY_BYTES_MAX);
+    let commit = RECORD_HEADER_BYTES + size_of::<CommitFixed>();
+    let each = RECORD_HEADER_BYTES + size_of::<Fixed>();
+    assert!(size_of::<RanFixed>() <= size_of::<Fixed>());
+    assert!(commit + limits::BATCH_MUTATIONS_MAX * each <= limits::FRAME_BODY_BYTES_MAX);
 };
 
 const OUTCOME: u16 = 64;
+const COMMIT: u16 = 65;
+const RAN: u16 = 66;
 const HAS_ATTR: u32 = 1;
 const EXISTED: u32 = 2;
+
+/// Begins a body: what follows is in the server's commit `commit`, or in an earlier one.
+pub fn begin(body: &mut Vec<u8>, commit: u64) {
+    push(body, COMMIT, &CommitFixed { commit: commit.into() }, &[]);
+}
+
+/// Appends: all local mutations from `first` to `last` were done.
+pub fn encode_ran(body: &mut Vec<u8>, first: Ticket, last: Ticket) {
+    push(body, RAN, &RanFixed { first: first.0.into(), last: last.0.into() }, &[]);
+}
 
 /// Appends the record of `outcome` to `body`.
 pub fn encode(body: &mut Vec<u8>, outcome: &Outcome) {
@@ -131,33 +162,104 @@ pub fn encode(body: &mut Vec<u8>, outcome: &Outcome) {
             f.offset = done.offset.into();
         }
     }
-    push(body, OUTCOME, &f, &[]);
+    push(body, OUTCOME, without_zeros(f.as_bytes()), &[]);
 }
 
-/// Reads the outcomes of a batch, in order.
+/// What a record says of mutations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// The local mutations with these tickets were done, both ends included.
+    Ran {
+        /// The first.
+        first: Ticket,
+        /// The last; not before the first.
+        last: Ticket,
+    },
+    /// The outcome of one.
+    One(Outcome),
+}
+
+/// The outcomes of a body, in order. After a fault nothing more comes.
+#[derive(Debug)]
+pub struct Outcomes<'a> {
+    commit: u64,
+    records: Records<'a>,
+}
+
+impl Outcomes<'_> {
+    /// The server's commit that contains all of it.
+    #[must_use]
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+}
+
+impl Iterator for Outcomes<'_> {
+    type Item = Result<Told, WireFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let told = self.records.next()?.and_then(|record| match record.kind {
+            RAN => ran(&record),
+            _ => outcome(&record).map(Told::One),
+        });
+        if told.is_err() {
+            self.records = Records::new(&[]);
+        }
+        Some(told)
+    }
+}
+
+/// Reads a body of outcomes.
 ///
 /// # Errors
-/// An item is `Err` for bytes that are no outcome.
-pub fn decode(body: &[u8]) -> impl Iterator<Item = Result<Outcome, WireFault>> {
-    Records::new(body).map(|record| {
-        let record = record?;
-        if record.kind != OUTCOME {
-            return Err(WireFault::Unknown { kind: record.kind });
-        }
-        let f: Fixed = record.fixed();
-        let flags = f.flags.get();
-        let errno = i32::try_from(f.errno.get()).unwrap_or(i32::MAX);
-        let result = if errno != 0 {
-            Err(Errno::from_raw(errno))
-        } else {
-            Ok(Done {
-                attr: (flags & HAS_ATTR != 0).then(|| f.attr.attr()),
-                orphan: (f.orphan.get() != 0).then(|| Ino(f.orphan.get())),
-                bytes: f.bytes.get(),
-                offset: f.offset.get(),
-                existed: flags & EXISTED != 0,
-            })
-        };
-        Ok(Outcome { ticket: Ticket(f.ticket.get()), result })
-    })
+/// It does not begin with a commit; an item is `Err` for bytes that are no outcome.
+pub fn decode(body: &[u8]) -> Result<Outcomes<'_>, WireFault> {
+    let mut records = Records::new(body);
+    let first = records.next().ok_or(WireFault::Short { kind: COMMIT })??;
+    if first.kind != COMMIT {
+        return Err(WireFault::Invalid {
+            kind: first.kind,
+            what: "outcomes that do not begin with a commit",
+        });
+    }
+    Ok(Outcomes { commit: first.fixed::<CommitFixed>().commit.get(), records })
+}
+
+/// The one outcome in `record`, as [`encode`] wrote it.
+///
+/// # Errors
+/// It is none.
+pub fn decode_one(record: &[u8]) -> Result<Outcome, WireFault> {
+    let first = Records::new(record).next().ok_or(WireFault::Short { kind: OUTCOME })?;
+    outcome(&first?)
+}
+
+fn ran(record: &Record<'_>) -> Result<Told, WireFault> {
+    let f: RanFixed = record.fixed();
+    let (first, last) = (Ticket(f.first.get()), Ticket(f.last.get()));
+    if first > last {
+        return Err(WireFault::Invalid { kind: RAN, what: "a range that ends before it begins" });
+    }
+    Ok(Told::Ran { first, last })
+}
+
+fn outcome(record: &Record<'_>) -> Result<Outcome, WireFault> {
+    if record.kind != OUTCOME {
+        return Err(WireFault::Unknown { kind: record.kind });
+    }
+    let f: Fixed = record.fixed();
+    let flags = f.flags.get();
+    let errno = i32::try_from(f.errno.get()).unwrap_or(i32::MAX);
+    let result = if errno != 0 {
+        Err(Errno::from_raw(errno))
+    } else {
+        Ok(Done {
+            attr: (flags & HAS_ATTR != 0).then(|| f.attr.attr()),
+            orphan: (f.orphan.get() != 0).then(|| Ino(f.orphan.get())),
+            bytes: f.bytes.get(),
+            offset: f.offset.get(),
+            existed: flags & EXISTED != 0,
+        })
+    };
+    Ok(Outcome { ticket: Ticket(f.ticket.get()), result })
 }

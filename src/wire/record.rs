@@ -123,6 +123,15 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+/// The struct without the words of zeros at its end, which a reader fills up again.
+#[must_use]
+pub fn without_zeros(mut fixed: &[u8]) -> &[u8] {
+    while let Some((rest, [0, 0, 0, 0])) = fixed.split_last_chunk::<4>() {
+        fixed = rest;
+    }
+    fixed
+}
+
 /// Appends one record to `out`.
 pub fn push<T: IntoBytes + zerocopy::Immutable + ?Sized>(
     out: &mut Vec<u8>,

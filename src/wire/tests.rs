@@ -3,7 +3,7 @@
 use super::{
     Answer, DirEntry, Done, Expect, FsStat, Grant, Grants, Keep, LeaseMode, LockKind, LockOwner, LockRequest,
     MakeFlags, Mutation, Notice, Origin, Outcome, Query, Recall, Returned, SeekTo, SetAttr, Ticket, TimeSet,
-    WireFault, WriteFlags, answer, lease, mutation, notice, outcome, query,
+    Told, WireFault, WriteFlags, answer, lease, mutation, notice, outcome, query,
 };
 use crate::base::limits::BATCH_MUTATIONS_MAX;
 use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, SessionId, Time};
@@ -262,10 +262,21 @@ fn every_outcome_survives_the_way_there_and_back() {
     let done = Done { attr: Some(attr()), orphan: Some(Ino(5)), bytes: 6, offset: 7, existed: true };
     for result in [Ok(done), Ok(Done::default()), Err(Errno::ENOTEMPTY)] {
         let sent = Outcome { ticket: Ticket(3), result };
-        let mut body = Vec::new();
+        let (mut body, mut one) = (Vec::new(), Vec::new());
+        outcome::begin(&mut body, 77);
+        outcome::encode_ran(&mut body, Ticket(1), Ticket(2));
         outcome::encode(&mut body, &sent);
-        assert_eq!(outcome::decode(&body).collect::<Vec<_>>(), [Ok(sent)]);
+        let back = outcome::decode(&body).unwrap();
+        assert_eq!(back.commit(), 77);
+        let ran = Told::Ran { first: Ticket(1), last: Ticket(2) };
+        assert_eq!(back.collect::<Vec<_>>(), [Ok(ran), Ok(Told::One(sent))]);
+        outcome::encode(&mut one, &sent);
+        assert_eq!(outcome::decode_one(&one), Ok(sent));
+        assert!(outcome::decode(&one).is_err(), "without a commit nobody knows when it is durable");
     }
+    let (mut body, errno) = (Vec::new(), Errno::ESTALE);
+    outcome::encode(&mut body, &Outcome { ticket: Ticket(3), result: Err(errno) });
+    assert!(body.len() <= 24, "a failure is small: {} bytes", body.len());
 }
 
 #[test]
@@ -368,7 +379,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = query::decode(&bytes);
         let _ = answer::decode(&bytes, &[]);
-        let _ = outcome::decode(&bytes).count();
+        let _ = outcome::decode(&bytes).map(Iterator::count);
         let _ = notice::decode(&bytes).count();
         let _ = mutation::decode_batch(&bytes, &[]).count();
     }

@@ -188,6 +188,8 @@ fn answers(all: &mut Vec<Seed>) {
     body(all, "notices".to_owned(), &bytes, b"");
     let done = Done { attr: Some(attr()), orphan: Some(Ino(12)), bytes: 7, offset: 8, existed: true };
     let mut bytes = Vec::new();
+    outcome::begin(&mut bytes, u64::MAX);
+    outcome::encode_ran(&mut bytes, Ticket(1), Ticket(u64::MAX));
     for result in [Ok(done), Ok(Done::default()), Err(Errno::EEXIST)] {
         outcome::encode(&mut bytes, &Outcome { ticket: Ticket(u64::MAX), result });
     }

@@ -1,7 +1,7 @@
 //! What a frame of the server means, checked. A frame is a claim until it has been here.
 
 use crate::base::Errno;
-use crate::wire::{Answer, FrameKind, Header, Outcome, Ticket, WireFault, answer, outcome};
+use crate::wire::{Answer, FrameKind, Header, Outcome, Ticket, Told, WireFault, answer, outcome};
 
 /// The mutations of a batch, in order. One is by far the commonest number, and takes no allocation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ pub(super) fn outcomes(header: &Header, body: &[u8]) -> Result<Outcomes, WireFau
     if header.kind != FrameKind::Outcomes {
         return Err(WireFault::Unknown { kind: header.kind.number() });
     }
-    let mut all = outcome::decode(body);
+    let mut all = outcome::decode(body)?.map(|told| waited(told?));
     let first = all.next().ok_or(WireFault::Short { kind: 0 })??;
     let Some(second) = all.next() else { return Ok(Outcomes::One(first)) };
     let mut many = vec![first, second?];
@@ -72,4 +72,14 @@ pub(super) fn outcomes(header: &Header, body: &[u8]) -> Result<Outcomes, WireFau
         many.push(outcome?);
     }
     Ok(Outcomes::Many(many))
+}
+
+/// The outcome of a mutation somebody waits for.
+fn waited(told: Told) -> Result<Outcome, WireFault> {
+    match told {
+        Told::One(outcome) => Ok(outcome),
+        Told::Ran { .. } => {
+            Err(WireFault::Invalid { kind: 0, what: "a range where an outcome is waited for" })
+        }
+    }
 }

@@ -66,6 +66,7 @@ impl Script {
         let (origin, mutation) = mutation::decode_batch(&frame.body, &frame.payload).next().unwrap().unwrap();
         check(mutation.unwrap());
         let mut body = Vec::new();
+        outcome::begin(&mut body, 1);
         outcome::encode(&mut body, &Outcome { ticket: origin.ticket, result });
         let header = frame.header;
         reply(Frame::new(FrameKind::Outcomes, 1, header.session, header.sequence, body, bytes::Bytes::new()));

@@ -1,6 +1,7 @@
 //! A batch becomes transactions: one pass over its mutations, each with its own outcome, stored in the transaction of
 //! its effect (R7.2). Several mutations share a transaction; a fault of one takes none of the others along.
 
+use super::answers::{self, Given};
 use super::results::{Results, Seen};
 use super::{Inner, Volume};
 use crate::base::limits::CHUNK_BYTES_MAX;
@@ -9,7 +10,7 @@ use crate::server::meta::{WriteTxn, inodes, sessions};
 use crate::server::ops::{self, Env, Placed};
 use crate::server::store::Appended;
 use crate::wire::mutation::{self, Decoded};
-use crate::wire::{Done, MakeFlags, Mutation, Origin, Outcome, Ticket, WireFault, outcome};
+use crate::wire::{Done, Expect, MakeFlags, Mutation, Origin, Outcome, Ticket, WireFault, outcome};
 use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -20,11 +21,13 @@ const CHANGES_PER_COMMIT: usize = 4096;
 const PAUSE: Duration = Duration::from_micros(100);
 
 impl Volume {
-    /// Applies the mutations of a batch in order and returns their outcomes, encoded, in the same order. When it
-    /// returns they survive the death of this process, not a loss of power ([`Volume::sync`]).
+    /// Applies the mutations of a batch in order and returns their outcomes, encoded, in the same order, after the
+    /// commit that contains them. When it returns they survive the death of this process, not a loss of power
+    /// ([`Volume::durable`], [`Volume::sync`]).
     ///
-    /// A ticket that was applied before is answered from the record and changes nothing. Outcomes of tickets below
-    /// `settled` are forgotten; such a ticket fails with EIO and is never executed.
+    /// A ticket that was applied before is answered from the record and changes nothing. Local mutations must come in
+    /// the order of their tickets, over all batches of a session. Outcomes of tickets below `settled` are forgotten;
+    /// such a ticket fails with EIO and is never executed.
     ///
     /// # Errors
     /// The body is no batch; nothing was applied.
@@ -46,10 +49,12 @@ impl Volume {
             large: None,
             txn: inner.store.begin(),
             answers: Vec::with_capacity(batch.len()),
-            pending: Vec::new(),
+            pending: Vec::with_capacity(batch.len()),
+            holds_pending: 0,
+            mark_moved: false,
         };
         pass.run(&batch, &placed, settled);
-        Ok(pass.answers.concat())
+        Ok(answers::encode(&batch, &pass.answers, self.committed()))
     }
 }
 
@@ -65,7 +70,8 @@ impl Inner {
             .map(|(origin, mutation)| match mutation {
                 Ok(Mutation::Write { ino, data, .. }) if !data.is_empty() => {
                     // A replay is answered from the record; a session not loaded yet is one more append, no harm.
-                    let new = self.read_state().seen(session, origin.ticket) == Seen::New;
+                    let (ticket, local) = (origin.ticket, origin.at.is_some());
+                    let new = self.read_state().seen(session, ticket, local) == Seen::New;
                     if new { self.append(*ino, data) } else { Ok(Vec::new()) }
                 }
                 _ => Ok(Vec::new()),
@@ -80,7 +86,7 @@ impl Inner {
 }
 
 /// What a mutation means for holds, once it is committed.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Effect {
     hold: Option<Ino>,
     orphaned: Option<Ino>,
@@ -109,6 +115,7 @@ struct Pending {
     /// Index of its answer.
     answer: usize,
     ticket: Ticket,
+    local: bool,
     effect: Effect,
 }
 
@@ -121,8 +128,12 @@ struct Pass<'v> {
     /// Taken while a mutation is executed in steps.
     large: Option<MutexGuard<'v, ()>>,
     txn: WriteTxn<'v>,
-    answers: Vec<Vec<u8>>,
+    answers: Vec<Given>,
     pending: Vec<Pending>,
+    /// How many of `pending` are to be held.
+    holds_pending: usize,
+    /// The mark is higher than in the last commit.
+    mark_moved: bool,
 }
 
 impl Pass<'_> {
@@ -135,33 +146,36 @@ impl Pass<'_> {
         let loaded = self.state().load(inner.store.engine(), session).map_err(Errno::from);
         if let Some(state) = &mut self.state {
             state.settle(&mut self.txn, session, settled);
+            self.mark_moved = state.store_refused(&mut self.txn, session);
         }
-        for ((Origin { ticket, caller, at }, mutation), placed) in batch.iter().zip(placed) {
-            let result = match (loaded, mutation) {
-                (Err(errno), _) => Err(errno),
+        for ((origin, mutation), placed) in batch.iter().zip(placed) {
+            let answer = match (loaded, mutation) {
+                (Err(errno), _) => Given::Failed(errno),
                 // A later version's: told apart from what this one refuses, and not worth a record.
-                (Ok(()), Err(_)) => Err(Errno::EOPNOTSUPP),
-                (Ok(()), Ok(mutation)) => match self.seen(*ticket) {
+                (Ok(()), Err(_)) => Given::Failed(Errno::EOPNOTSUPP),
+                (Ok(()), Ok(mutation)) => match self.seen(origin) {
                     Seen::New => {
-                        let now = at.unwrap_or_else(|| inner.now());
-                        let env = Env { hash: *inner.store.names(), now, caller: *caller };
-                        self.execute(*ticket, &env, mutation, placed);
+                        self.execute(origin, mutation, placed);
                         continue;
                     }
-                    Seen::Stored if self.replay(*ticket, mutation) => continue,
-                    Seen::Running | Seen::Stored | Seen::Forgotten => Err(Errno::EIO),
+                    Seen::Ran => {
+                        self.hold_again(again(mutation));
+                        Given::Ran
+                    }
+                    Seen::Stored => self.replay(origin.ticket, mutation),
+                    Seen::Running | Seen::Forgotten => Given::Failed(Errno::EIO),
                 },
             };
-            self.answers.push(encode(*ticket, result));
+            self.answers.push(answer);
         }
         let _told = self.commit();
     }
 
     /// What is known of a ticket; waits for one that runs.
-    fn seen(&mut self, ticket: Ticket) -> Seen {
+    fn seen(&mut self, origin: &Origin) -> Seen {
         loop {
             let session = self.session;
-            let seen = self.state().seen(session, ticket);
+            let seen = self.state().seen(session, origin.ticket, origin.at.is_some());
             if seen != Seen::Running {
                 return seen;
             }
@@ -178,48 +192,51 @@ impl Pass<'_> {
         }
     }
 
-    /// Answers from the record. The holds that came with the outcome may have been lost with a restart.
-    fn replay(&mut self, ticket: Ticket, mutation: &Mutation<'_>) -> bool {
+    /// Answers from the record.
+    fn replay(&mut self, ticket: Ticket, mutation: &Mutation<'_>) -> Given {
         // It may be of this very batch, so it is read through the transaction.
         let stored = match sessions::result(&self.txn, self.session, ticket.0) {
             Ok(Some(stored)) => stored.to_vec(),
-            Ok(None) => return false,
-            Err(fault) => {
-                let _logged = Errno::from(fault);
-                return false;
-            }
+            Ok(None) => return Given::Failed(Errno::EIO),
+            Err(fault) => return Given::Failed(Errno::from(fault)),
         };
-        if let Some(Ok(Outcome { result: Ok(done), .. })) = outcome::decode(&stored).next()
-            && let Some(ino) = Effect::of(mutation, &done).hold
-        {
-            // Gone meanwhile: the session dropped it, so it has the outcome and this replay is a late duplicate.
-            if matches!(inodes::get(&self.txn, ino), Ok(Some(_))) {
-                self.inner.holds().hold(self.session, ino);
-            }
+        if let Ok(Outcome { result: Ok(done), .. }) = outcome::decode_one(&stored) {
+            self.hold_again(Effect::of(mutation, &done).hold);
         }
-        self.answers.push(stored);
-        true
+        Given::Whole(stored)
     }
 
-    fn execute(
-        &mut self,
-        ticket: Ticket,
-        env: &Env,
-        mutation: &Mutation<'_>,
-        placed: &Result<Vec<Appended>, Errno>,
-    ) {
-        let mut effect = Effect::default();
-        let result = self.attempt(ticket, env, mutation, placed);
-        if let Ok(done) = &result {
-            effect = Effect::of(mutation, done);
+    /// The holds that came with an outcome may have been lost with a restart.
+    fn hold_again(&self, ino: Option<Ino>) {
+        // Gone meanwhile: the session dropped it, so it has the outcome and this replay is a late duplicate.
+        if let Some(ino) = ino
+            && matches!(inodes::get(&self.txn, ino), Ok(Some(_)))
+        {
+            self.inner.holds().hold(self.session, ino);
         }
-        let answer = encode(ticket, result);
-        sessions::put_result(&mut self.txn, self.session, ticket.0, &answer);
-        self.pending.push(Pending { answer: self.answers.len(), ticket, effect });
+    }
+
+    fn execute(&mut self, origin: &Origin, mutation: &Mutation<'_>, placed: &Result<Vec<Appended>, Errno>) {
+        let (session, ticket, local) = (self.session, origin.ticket, origin.at.is_some());
+        let result = self.attempt(origin, mutation, placed);
+        let effect = result.as_ref().map(|done| Effect::of(mutation, done)).unwrap_or_default();
+        let answer = match (local, result) {
+            (true, Ok(_)) => Given::Ran,
+            (_, result) => {
+                let record = answers::record(ticket, result);
+                sessions::put_result(&mut self.txn, session, ticket.0, &record);
+                // Known from here on, for a second one in the same batch.
+                self.state().insert(session, ticket);
+                Given::Whole(record)
+            }
+        };
+        if local {
+            self.state().advance(session, ticket);
+            self.mark_moved = true;
+        }
+        self.holds_pending += usize::from(effect.hold.is_some());
+        self.pending.push(Pending { answer: self.answers.len(), ticket, local, effect });
         self.answers.push(answer);
-        // Known from here on, for a second one in the same batch.
-        let session = self.session;
-        self.state().insert(session, ticket);
         if self.large.is_some() {
             self.state().finish(session, ticket);
             self.large = None;
@@ -229,14 +246,43 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether nobody holds what `mutation` takes the last name of, or wants to. Holds are taken by readers, so this stays
+    /// true until the transaction is committed.
+    fn unheld(&self, mutation: &Mutation<'_>) -> bool {
+        let unnamed = match *mutation {
+            Mutation::Unlink { ino, hold: false, .. } | Mutation::Rmdir { ino, hold: false, .. } => ino,
+            Mutation::Rename { replaced: Expect::Is(ino), hold: false, .. } => Some(ino),
+            _ => None,
+        };
+        let pending = |ino| {
+            self.holds_pending > 0 && self.pending.iter().any(|pending| pending.effect.hold == Some(ino))
+        };
+        unnamed.is_some_and(|ino| self.inner.holds().is_free(ino) && !pending(ino))
+    }
+
+    /// Local mutations are asked about.
+    fn admit(&self, origin: &Origin, mutation: &Mutation<'_>) -> Result<(), Errno> {
+        if origin.at.is_none() {
+            return Ok(());
+        }
+        match (self.inner.gate.get(), mutation) {
+            (Some(gate), _) => gate(self.session, mutation),
+            (None, Mutation::Make { ino: Some(ino), .. }) => {
+                tracing::error!(%ino, session = %self.session, "a client took an inode number that it does not own");
+                Err(Errno::EINVAL)
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
     /// Leaves no trace in the transaction when it fails.
     fn attempt(
         &mut self,
-        ticket: Ticket,
-        env: &Env,
+        origin: &Origin,
         mutation: &Mutation<'_>,
         placed: &Result<Vec<Appended>, Errno>,
     ) -> Result<Done, Errno> {
+        self.admit(origin, mutation)?;
         let placed = placed.as_ref().map_err(|errno| *errno)?;
         if let Mutation::Write { data, .. } = mutation
             && placed.is_empty() != data.is_empty()
@@ -255,9 +301,15 @@ impl Pass<'_> {
             .iter()
             .map(|Appended { chunk, place, .. }| Placed { chunk: *chunk, place: *place })
             .collect();
-        self.steps(ticket, env, mutation, &placed)?;
+        let env = Env {
+            hash: *self.inner.store.names(),
+            now: origin.at.unwrap_or_else(|| self.inner.now()),
+            caller: origin.caller,
+            unheld: self.unheld(mutation),
+        };
+        self.steps(origin, &env, mutation, &placed)?;
         let before = self.txn.savepoint();
-        let done = ops::mutate(&mut self.txn, env, mutation, &placed).map_err(ops::Stop::errno);
+        let done = ops::mutate(&mut self.txn, &env, mutation, &placed).map_err(ops::Stop::errno);
         // Asked last: what is refused or changes nothing on a disk with room is so on a full one.
         let done = done.and_then(|done| match grows(mutation) && !done.existed {
             true => self.inner.store.check_room().map(|()| done),
@@ -272,7 +324,7 @@ impl Pass<'_> {
     /// The parts of a mutation that is too large for one transaction.
     fn steps(
         &mut self,
-        ticket: Ticket,
+        origin: &Origin,
         env: &Env,
         mutation: &Mutation<'_>,
         placed: &[Placed],
@@ -283,7 +335,7 @@ impl Pass<'_> {
                 Ok(false) => return Ok(()),
                 Ok(true) => {
                     self.commit()?;
-                    self.pause(ticket);
+                    self.pause(origin);
                 }
                 Err(stop) => {
                     self.txn.rollback(before);
@@ -294,10 +346,10 @@ impl Pass<'_> {
     }
 
     /// Lets others have the writer's lock between two steps: a file of a million extents takes seconds.
-    fn pause(&mut self, ticket: Ticket) {
+    fn pause(&mut self, origin: &Origin) {
         let (inner, session) = (self.inner, self.session);
         if self.large.is_none() {
-            self.state().start(session, ticket);
+            self.state().start(session, origin.ticket, origin.at.is_some());
             self.state = None;
             self.large = Some(inner.large.lock().unwrap_or_else(PoisonError::into_inner));
         } else {
@@ -311,16 +363,34 @@ impl Pass<'_> {
     /// Commits what is pending. If the store refuses, none of it happened, and its answers say so.
     fn commit(&mut self) -> Result<(), Errno> {
         let session = self.session;
-        let txn = std::mem::replace(&mut self.txn, self.inner.store.begin());
+        let mut txn = std::mem::replace(&mut self.txn, self.inner.store.begin());
+        if let (true, Some(state)) = (self.mark_moved, &self.state) {
+            state.store_mark(&mut txn, session);
+        }
         let result = self.inner.commit(txn);
+        match (result, &mut self.state) {
+            (Ok(()), Some(state)) if self.mark_moved => {
+                state.refused_stored(session);
+                self.mark_moved = false;
+            }
+            _ => {}
+        }
         let mut holds = self.inner.holds();
         let mut dead = Vec::new();
-        for Pending { answer, ticket, effect } in self.pending.drain(..) {
+        self.holds_pending = 0;
+        for Pending { answer, ticket, local, effect } in self.pending.drain(..) {
             if let Err(errno) = result {
-                self.answers[answer] = encode(ticket, Err(errno));
+                self.answers[answer] = Given::Failed(errno);
                 if let Some(state) = &mut self.state {
-                    state.remove(session, ticket);
+                    if local {
+                        state.refuse(session, ticket, errno);
+                    } else {
+                        state.remove(session, ticket);
+                    }
                 }
+                continue;
+            }
+            if effect == Effect::default() {
                 continue;
             }
             if let Some(ino) = effect.orphaned {
@@ -331,14 +401,28 @@ impl Pass<'_> {
             }
             if let Some(ino) = effect.hold {
                 holds.hold(session, ino);
-            }
-            if effect.hold.is_none() {
+            } else {
                 dead.extend(effect.orphaned.filter(|&ino| holds.is_free(ino)));
             }
         }
         drop(holds);
         self.inner.reaper.push(dead);
         result
+    }
+}
+
+/// What the session holds by a local mutation that was done before.
+fn again(mutation: &Mutation<'_>) -> Option<Ino> {
+    match *mutation {
+        Mutation::Make { ino, flags: MakeFlags { hold: true, .. }, .. }
+        | Mutation::Unlink { ino, hold: true, .. }
+        | Mutation::Rmdir { ino, hold: true, .. } => ino,
+        Mutation::Rename { replaced: Expect::Is(ino), flags, hold: true, .. }
+            if flags & libc::RENAME_EXCHANGE == 0 =>
+        {
+            Some(ino)
+        }
+        _ => None,
     }
 }
 
@@ -358,10 +442,4 @@ fn grows(mutation: &Mutation<'_>) -> bool {
         | Mutation::SetAttr { .. }
         | Mutation::RemoveXattr { .. } => false,
     }
-}
-
-fn encode(ticket: Ticket, result: Result<Done, Errno>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    outcome::encode(&mut bytes, &Outcome { ticket, result });
-    bytes
 }

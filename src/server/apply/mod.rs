@@ -9,6 +9,7 @@
 //!
 //! | part | does |
 //! |---|---|
+//! | [`answers`] | what each mutation is told, packed into a body |
 //! | [`batch`] | one pass over the mutations of a batch, in bounded transactions |
 //! | [`query`] | reading, beside others that read |
 //! | [`holds`] | open inodes and orphans |
@@ -18,6 +19,7 @@
 //! | [`collector`] | gives back the room of dead chunks |
 #![forbid(unsafe_code)]
 
+mod answers;
 mod batch;
 mod collector;
 mod committer;
@@ -26,18 +28,20 @@ mod query;
 mod reaper;
 mod results;
 
-pub use committer::Synced;
+pub use committer::{DurableObserver, Synced};
 pub use query::Found;
 
 use crate::base::{Errno, Ino, SessionId, Time};
 use crate::server::meta::{StoreFault, WriteTxn, counters, sessions};
 use crate::server::store::{Fault, Store};
+use crate::wire::Mutation;
 use collector::Collector;
 use committer::Committer;
 use holds::Holds;
 use reaper::Reaper;
 use results::Results;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,7 +60,13 @@ pub struct VolumeOptions {
     pub collect_every: Option<Duration>,
     /// Most inodes one session may hold open; over it opening and creating fail with ENFILE. Each takes some 50 bytes.
     pub holds_max: usize,
+    /// Longest time a commit waits to be made durable when nobody asks for it.
+    pub durable_every: Duration,
 }
+
+/// Asked before a local mutation is executed for the first time, under the writer's lock: whether the session owns the
+/// number it took for what it makes, and whether no other session has a lease on what it changes.
+pub type Gate = Box<dyn Fn(SessionId, &Mutation<'_>) -> Result<(), Errno> + Send + Sync>;
 
 impl VolumeOptions {
     /// The usual ones.
@@ -67,6 +77,7 @@ impl VolumeOptions {
             collect_grace: Duration::from_secs(30),
             collect_every: Some(Duration::from_secs(10)),
             holds_max: 1 << 20,
+            durable_every: Duration::from_millis(500),
         }
     }
 }
@@ -91,6 +102,10 @@ struct Inner {
     collector: Collector,
     /// The first fault that left the store's state uncertain: nothing is promised durable after it.
     latch: OnceLock<String>,
+    /// Every commit up to this one survives a loss of power.
+    durable: AtomicU64,
+    observers: Mutex<Vec<DurableObserver>>,
+    gate: OnceLock<Gate>,
 }
 
 impl Volume {
@@ -115,8 +130,13 @@ impl Volume {
             reaper: Reaper::default(),
             collector: Collector::default(),
             latch: OnceLock::new(),
+            durable: AtomicU64::new(0),
+            observers: Mutex::default(),
+            gate: OnceLock::new(),
         });
         let volume = Self { inner, threads: Mutex::default() };
+        // What was found may have been written by a server that was killed.
+        volume.inner.committer.committed();
         volume.spawn("ringfs-commit", Inner::commit_loop)?;
         volume.spawn("ringfs-reap", Inner::reap_loop)?;
         if let Some(pause) = volume.inner.options.collect_every {
@@ -157,6 +177,28 @@ impl Volume {
     #[must_use]
     pub fn latched(&self) -> Option<&str> {
         self.inner.latch.get().map(String::as_str)
+    }
+
+    /// Number of the last commit. Outcomes name the one that contains their mutations.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.inner.store.engine().last_commit().0
+    }
+
+    /// Every commit up to this one survives a loss of power. 0 until the first flush since the start.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.inner.durable.load(Ordering::Acquire)
+    }
+
+    /// Calls `tell` after each flush from now on, with [`Self::durable`].
+    pub fn on_durable(&self, tell: DurableObserver) {
+        self.inner.observers.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
+    }
+
+    /// Sets what is asked before local mutations, once. Without it no session owns numbers or has leases.
+    pub fn set_gate(&self, gate: Gate) {
+        let _first = self.inner.gate.set(gate);
     }
 
     /// Calls `done` when all that was applied before this call survives a loss of power, from the committer's thread.
@@ -326,7 +368,12 @@ impl Inner {
 
     /// Commits; the caller holds the writer's lock. A fault other than a full disk latches.
     fn commit(&self, txn: WriteTxn<'_>) -> Result<(), Errno> {
-        txn.commit().map(|_| ()).map_err(|fault| self.fault(fault.into()))
+        if txn.changes().is_empty() {
+            return Ok(());
+        }
+        txn.commit().map_err(|fault| self.fault(fault.into()))?;
+        self.committer.committed();
+        Ok(())
     }
 
     /// A fault of writing: unless the disk is just full, what the store holds is not certain any more.

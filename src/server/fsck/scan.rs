@@ -46,6 +46,10 @@ pub(super) fn scan(store: &Store, notes: &mut Notes) -> Result<Tally, Fault> {
     scan_belongings(view, &mut tally, notes)?;
     scan_extents(view, &mut tally, notes)?;
     scan_chunks(store, &mut tally, notes)?;
+    sessions::each_mark(view, &mut |found| {
+        let _counted = sound(found, notes);
+        GO_ON
+    })?;
     scan_gaps(view, notes)?;
     Ok(tally)
 }
@@ -227,7 +231,7 @@ fn scan_chunks(store: &Store, tally: &mut Tally, notes: &mut Notes) -> Result<()
 
 /// Keys that begin with no known letter.
 fn scan_gaps(view: &dyn View, notes: &mut Notes) -> Result<(), Fault> {
-    const KNOWN: [u8; 14] = *b"CDEGILNOQRSUWX";
+    const KNOWN: [u8; 15] = *b"CDEGILMNOQRSUWX";
     const _: () = {
         let mut at = 1;
         while at < KNOWN.len() {

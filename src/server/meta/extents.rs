@@ -98,6 +98,26 @@ pub fn each(
     Ok(())
 }
 
+/// The one extent of a file whose extents cover `bytes` in all, if it has but one, from its first byte. Costs one look-up.
+///
+/// # Errors
+/// It cannot be read or is damaged.
+pub fn only(view: &dyn View, ino: Ino, bytes: u64) -> Result<Option<Extent>, StoreFault> {
+    let key = keys::extent(ino, 0);
+    let Some(value) = view.get(&key)? else { return Ok(None) };
+    let (_, extent) = decode(&key, &value)?;
+    Ok((extent.len == bytes).then_some(extent))
+}
+
+/// Removes an extent that was found, whole.
+///
+/// # Errors
+/// Its chunk cannot be read or is damaged.
+pub fn remove(txn: &mut dyn Txn, ino: Ino, extent: &Extent) -> Result<(), StoreFault> {
+    txn.delete(&keys::extent(ino, extent.start));
+    chunk_table::add_refs(txn, extent.chunk, -1)
+}
+
 /// The extent that begins last before byte `at`.
 fn before(view: &dyn View, ino: Ino, at: u64) -> Result<Option<Extent>, StoreFault> {
     let mut found = None;

@@ -17,6 +17,7 @@
 //! C chunk:8                         u32 segment, u32 position, u32 length, u32 references   chunk_table
 //! G segment:4                       u64 live bytes, u64 live chunks; absent: none           chunk_table
 //! O ino:8                           empty: an inode without a name, kept while it is open   sessions
+//! M session:16                      u64: highest ticket executed of its local mutations      sessions
 //! N session:16                      record of a session, of the session layer's making      sessions
 //! R session:16 seq:8                stored result of a mutation                             sessions
 //! ```
@@ -56,6 +57,8 @@ pub mod letter {
     pub const SEGMENT: u8 = b'G';
     /// Inodes without a name.
     pub const ORPHAN: u8 = b'O';
+    /// How far the local mutations of a session were executed.
+    pub const MARK: u8 = b'M';
     /// Sessions.
     pub const SESSION: u8 = b'N';
     /// Results of mutations.
@@ -140,6 +143,12 @@ pub fn segment(segment: SegmentId) -> [u8; 5] {
 #[must_use]
 pub fn session(session: SessionId) -> [u8; 17] {
     join(letter::SESSION, &[&session.0.to_be_bytes()])
+}
+
+/// Mark of session `session`.
+#[must_use]
+pub fn mark(session: SessionId) -> [u8; 17] {
+    join(letter::MARK, &[&session.0.to_be_bytes()])
 }
 
 /// Result of mutation `seq` of `session`.

@@ -18,12 +18,13 @@ pub fn put(txn: &mut dyn Txn, session: SessionId, record: &[u8]) {
     txn.put(&keys::session(session), record);
 }
 
-/// Removes the record of a session and all its results.
+/// Removes the record of a session, its mark and all its results.
 ///
 /// # Errors
 /// The store cannot be read.
 pub fn delete(txn: &mut dyn Txn, session: SessionId) -> Result<(), StoreFault> {
     txn.delete(&keys::session(session));
+    txn.delete(&keys::mark(session));
     delete_results(txn, session, u64::MAX)
 }
 
@@ -61,6 +62,39 @@ fn each_parsed(
         })
     })?;
     fault.map_or(Ok(()), Err)
+}
+
+/// The mark of a session: its local mutations up to this ticket were executed, and those without a stored result were done.
+/// 0: none was.
+///
+/// # Errors
+/// The store cannot be read, or the mark is damaged.
+pub fn mark(view: &dyn View, session: SessionId) -> Result<u64, StoreFault> {
+    let key = keys::mark(session);
+    let Some(bytes) = view.get(&key)? else { return Ok(0) };
+    let bytes: [u8; 8] = bytes[..].try_into().map_err(|_| StoreFault::damaged(&key, "not a number"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Sets the mark of a session, in the transaction of the mutations up to it.
+pub fn put_mark(txn: &mut dyn Txn, session: SessionId, ticket: u64) {
+    txn.put(&keys::mark(session), &ticket.to_le_bytes());
+}
+
+/// Visits the marks of all sessions. A damaged one is handed over as its fault.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn each_mark(
+    view: &dyn View,
+    visit: &mut dyn FnMut(Result<(SessionId, u64), StoreFault>) -> ControlFlow<()>,
+) -> Result<(), StoreFault> {
+    let (from, end) = ([keys::letter::MARK], keys::after(keys::letter::MARK));
+    view.scan(&from, &end, Order::Forward, &mut |key, value| {
+        let found = session_of(key).filter(|_| key.len() == 17).zip(value.try_into().ok());
+        let found = found.map(|(session, bytes)| (session, u64::from_le_bytes(bytes)));
+        visit(found.ok_or_else(|| StoreFault::damaged(key, "not the mark of a session")))
+    })
 }
 
 /// The stored result of mutation `seq`.
@@ -147,7 +181,7 @@ pub fn each_orphan(view: &dyn View, visit: &mut dyn FnMut(Ino) -> ControlFlow<()
 
 #[cfg(test)]
 mod tests {
-    use super::{delete, delete_results, each, put, put_result, result};
+    use super::{delete, delete_results, each, mark, put, put_mark, put_result, result};
     use crate::base::SessionId;
     use crate::server::meta::{WriteTxn, memory::MemoryEngine};
     use std::ops::ControlFlow;
@@ -158,6 +192,7 @@ mod tests {
         let mut txn = WriteTxn::new(&engine);
         for session in [1, 2, u128::MAX] {
             put(&mut txn, SessionId(session), b"record");
+            put_mark(&mut txn, SessionId(session), 5);
             for seq in 1..=5 {
                 put_result(&mut txn, SessionId(session), seq, &[1]);
             }
@@ -167,6 +202,7 @@ mod tests {
         assert!(result(&txn, SessionId(u128::MAX), 4).unwrap().is_some());
         delete(&mut txn, SessionId(1)).unwrap();
         assert!(result(&txn, SessionId(1), 5).unwrap().is_none());
+        assert_eq!((mark(&txn, SessionId(1)).unwrap(), mark(&txn, SessionId(2)).unwrap()), (0, 5));
         assert!(result(&txn, SessionId(2), 1).unwrap().is_some());
         let mut left = Vec::new();
         each(&txn, &mut |session, record| {

@@ -84,6 +84,8 @@ pub struct Env {
     pub now: Time,
     /// Who asked.
     pub caller: Caller,
+    /// Nobody holds what loses its last name by this mutation, and nobody wants to.
+    pub unheld: bool,
 }
 
 /// Carries out one mutation. `placed` says where the data of a `Write` lies already.

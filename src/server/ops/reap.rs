@@ -1,8 +1,10 @@
 //! What is left of an inode that nobody names or holds.
 
 use super::{EXTENTS_PER_STEP, Try, data};
-use crate::base::Ino;
-use crate::server::meta::{Order, StoreFault, Txn, attributes, counters, extents, inodes, keys, sessions};
+use crate::base::{Ino, Kind};
+use crate::server::meta::{
+    Inode, Order, StoreFault, Txn, attributes, counters, extents, inodes, keys, sessions,
+};
 use std::ops::ControlFlow;
 
 /// How far a reaping came.
@@ -14,6 +16,27 @@ pub enum Reaped {
     Partly,
     /// It is no orphan (any more).
     Alive,
+}
+
+/// Removes an inode that has just lost its last name and that nobody holds, when that is cheap: without extended
+/// attributes, and with one extent at most. Says whether it is gone.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) fn at_once(txn: &mut dyn Txn, inode: &Inode) -> Try<bool> {
+    if inode.flags & inodes::flags::HAS_XATTR != 0 {
+        return Ok(false);
+    }
+    if inode.data_bytes > 0 {
+        let Some(extent) = extents::only(txn, inode.ino, inode.data_bytes)? else { return Ok(false) };
+        extents::remove(txn, inode.ino, &extent)?;
+    }
+    if inode.kind() == Kind::Symlink {
+        attributes::delete_symlink(txn, inode.ino);
+    }
+    counters::add_usage(txn, -1, -inode.data_bytes.cast_signed())?;
+    inodes::delete(txn, inode.ino);
+    Ok(true)
 }
 
 /// Removes an orphan that nobody holds, or a bounded part of it.

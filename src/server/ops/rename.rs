@@ -134,7 +134,6 @@ fn replace(
     match target {
         Some(mut target) => {
             orphan = lose_name(txn, env, &mut target)?;
-            inodes::put(txn, &target);
             if target.is_dir() {
                 lose_subdirectory(dirs.gaining())?;
             }

@@ -1,6 +1,6 @@
 //! Names that go away.
 
-use super::{Env, Stop, Try, directory, must_get};
+use super::{Env, Stop, Try, directory, must_get, reap};
 use crate::base::{Errno, Ino, Name, posix};
 use crate::server::meta::dirents::{self, Target};
 use crate::server::meta::{Inode, StoreFault, Txn, View, inodes, keys, sessions};
@@ -20,7 +20,6 @@ pub(super) fn unlink(
     posix::check_unlink(inode.kind())?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
-    inodes::put(txn, &inode);
     lose_entry(&mut dir, env)?;
     inodes::put(txn, &dir);
     Ok(Done { orphan, ..Done::default() })
@@ -40,7 +39,6 @@ pub(super) fn rmdir(
     posix::check_rmdir(inode.kind(), inode.entries)?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
-    inodes::put(txn, &inode);
     lose_entry(&mut dir, env)?;
     lose_subdirectory(&mut dir)?;
     inodes::put(txn, &dir);
@@ -67,18 +65,22 @@ pub(super) fn must_get_named(view: &dyn View, ino: Ino) -> Try<Inode> {
     }
 }
 
-/// The inode lost a name (a directory: its only one). Returns its number when that was the last; it is then an orphan.
-/// The caller stores the record.
+/// The inode lost a name (a directory: its only one), which is stored. Returns its number when that was the last and it
+/// lives on as an orphan.
 pub(super) fn lose_name(txn: &mut dyn Txn, env: &Env, inode: &mut Inode) -> Try<Option<Ino>> {
     let left = if inode.is_dir() { Some(0) } else { inode.nlink.checked_sub(1) };
     let damaged = || StoreFault::damaged(&keys::inode(inode.ino), "a name refers to it, but it counts none");
     inode.nlink = left.ok_or_else(damaged)?;
     posix::touch_attributes(inode, env.now);
-    if inode.nlink > 0 {
+    let last = inode.nlink == 0;
+    if last && env.unheld && reap::at_once(txn, inode)? {
         return Ok(None);
     }
-    sessions::put_orphan(txn, inode.ino);
-    Ok(Some(inode.ino))
+    inodes::put(txn, inode);
+    if last {
+        sessions::put_orphan(txn, inode.ino);
+    }
+    Ok(last.then_some(inode.ino))
 }
 
 /// A directory lost an entry. The caller stores the record.

@@ -249,6 +249,7 @@ fn refuse(frame: &Frame, errno: Errno, answering: Answering) -> Result<Next, Wir
         FrameKind::Bye => return Ok(Next::Ended),
         FrameKind::Batch => {
             let mut body = Vec::new();
+            outcome::begin(&mut body, 0);
             for item in mutation::decode_batch(&frame.body, &frame.payload) {
                 let Ok((origin, _)) = item else { break };
                 outcome::encode(&mut body, &Outcome { ticket: origin.ticket, result: Err(errno) });

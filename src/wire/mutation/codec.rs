@@ -4,7 +4,7 @@ use super::{Expect, MakeFlags, Mutation, Origin, SetAttr, Ticket, TimeSet, Write
 use crate::base::limits::BATCH_MUTATIONS_MAX;
 use crate::base::{Caller, Ino, Time};
 use crate::wire::WireFault;
-use crate::wire::record::{RECORD_HEADER_BYTES, Record, Records, push};
+use crate::wire::record::{RECORD_HEADER_BYTES, Record, Records, push, without_zeros};
 use std::mem::offset_of;
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -205,14 +205,6 @@ fn strings<'a>(mutation: &Mutation<'a>) -> ([&'a [u8]; 2], usize) {
         | Mutation::Allocate { .. }
         | Mutation::Copy { .. } => ([&[], &[]], 0),
     }
-}
-
-/// Without the words of zeros at the end, which a reader fills up.
-fn without_zeros(mut fixed: &[u8]) -> &[u8] {
-    while let Some((rest, [0, 0, 0, 0])) = fixed.split_last_chunk::<4>() {
-        fixed = rest;
-    }
-    fixed
 }
 
 fn put_known(f: &mut Fixed, ino: Option<Ino>) -> u32 {

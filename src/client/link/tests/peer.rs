@@ -213,6 +213,7 @@ pub(super) fn answer_to(asked: &Frame, answer: &Result<Answer<'_>, Errno>) -> Fr
 /// Every mutation is done; `offset` repeats the ticket.
 pub(super) fn outcomes_of(asked: &Frame) -> Frame {
     let mut body = Vec::new();
+    outcome::begin(&mut body, 1);
     for mutation in mutation::decode_batch(&asked.body, &asked.payload) {
         let (Origin { ticket, .. }, mutation) = mutation.unwrap();
         mutation.unwrap();

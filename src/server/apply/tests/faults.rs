@@ -1,13 +1,13 @@
 //! A store that refuses: full for a while, or broken for good.
 
-use super::rig::{ROOT, Rig, name};
+use super::rig::{ROOT, Rig, name, waited};
 use crate::base::{ChunkId, ChunkPlace, Errno, SegmentId};
 use crate::server::chunks::memory::MemoryChunks;
 use crate::server::chunks::{ChunkFault, ChunkStore, ChunkTag, Record, Segment};
 use crate::server::meta::memory::MemoryEngine;
 use crate::server::meta::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit, inodes};
 use crate::server::store::Store;
-use crate::wire::{MakeFlags, Mutation, Outcome, outcome};
+use crate::wire::{MakeFlags, Mutation, Outcome};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -147,7 +147,7 @@ fn a_full_disk_refuses_and_recovers() {
         data: b"no",
     });
     let refused = rig.volume.apply(rig.session, &body, &payload, 0).unwrap();
-    let found: Vec<Outcome> = outcome::decode(&refused).map(Result::unwrap).collect();
+    let found: Vec<Outcome> = waited(&refused);
     assert_eq!(found[0].result, Err(Errno::ENOSPC));
     bytes.set(GOOD);
     assert_eq!(rig.volume.apply(rig.session, &body, &payload, 0).unwrap(), refused, "the answer stands");
@@ -168,7 +168,7 @@ fn a_full_disk_refuses_and_recovers() {
     let (body, payload) = rig.batch(&make);
     let apply = || {
         let outcomes = rig.volume.apply(rig.session, &body, &payload, 0).unwrap();
-        outcome::decode(&outcomes).next().unwrap().unwrap().result
+        waited(&outcomes)[0].result
     };
     assert_eq!(apply(), Err(Errno::ENOSPC));
     assert_eq!(rig.volume.holds_of(rig.session), 0);

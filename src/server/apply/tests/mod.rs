@@ -5,6 +5,7 @@ mod data;
 mod faults;
 mod holds;
 mod listing;
+mod local;
 mod model;
 mod names;
 mod reference;

@@ -1,12 +1,12 @@
 //! Random mutations and questions on a volume and on the reference, answer by answer; every batch is delivered twice.
 
 use super::reference::{Content, Id, Made, Node, Plan, Reference, Who};
-use super::rig::{ROOT, Rig, name};
+use super::rig::{ROOT, Rig, name, waited};
 use crate::base::{Attr, Caller, Errno, Ino};
 use crate::server::apply::Found;
 use crate::server::fsck;
 use crate::server::store::{Store, StoreOptions};
-use crate::wire::{Done, Expect, MakeFlags, Mutation, Outcome, Query, SeekTo, SetAttr, WriteFlags, outcome};
+use crate::wire::{Done, Expect, MakeFlags, Mutation, Outcome, Query, SeekTo, SetAttr, WriteFlags};
 use proptest::prelude::{Strategy, any, prop, prop_oneof};
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -140,7 +140,7 @@ impl Pair {
             || self.rig.volume.apply(self.rig.session, &body, &payload, self.rig.last_ticket()).unwrap();
         let first = apply();
         assert_eq!(first, apply(), "a replay of {mutation:?}");
-        let found: Vec<Outcome> = outcome::decode(&first).map(Result::unwrap).collect();
+        let found: Vec<Outcome> = waited(&first);
         found[0].result
     }
 

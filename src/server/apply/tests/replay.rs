@@ -1,11 +1,11 @@
 //! Exactly once: replays, settled outcomes, faults of the store.
 
-use super::rig::{ROOT, Rig, SESSION, name};
+use super::rig::{ROOT, Rig, SESSION, name, waited};
 use crate::base::{Caller, Errno, SessionId, Time};
 use crate::server::apply::{Volume, VolumeOptions};
 use crate::server::meta::sessions;
 use crate::server::store::{Store, StoreOptions};
-use crate::wire::{MakeFlags, Mutation, Origin, Outcome, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{MakeFlags, Mutation, Origin, Ticket, WriteFlags, mutation};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -32,10 +32,6 @@ fn make<'a>(text: &'a str) -> Mutation<'a> {
     }
 }
 
-fn decode(bytes: &[u8]) -> Vec<Outcome> {
-    outcome::decode(bytes).map(Result::unwrap).collect()
-}
-
 #[test]
 fn a_batch_delivered_twice_has_one_effect_and_one_answer() {
     let rig = Rig::new();
@@ -53,7 +49,7 @@ fn a_batch_delivered_twice_has_one_effect_and_one_answer() {
         mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), mutation);
     }
     let first = rig.volume.apply(SESSION, &body, &payload, 100).unwrap();
-    let outcomes = decode(&first);
+    let outcomes = waited(&first);
     assert_eq!(outcomes[2].result, Err(Errno::EEXIST), "failures are remembered too");
     let gone = outcomes[3].result.unwrap().orphan.unwrap();
     let usage = rig.volume.usage().unwrap();
@@ -71,7 +67,7 @@ fn a_batch_delivered_twice_has_one_effect_and_one_answer() {
     let mutation = make("new");
     mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(105), Caller::ROOT), &mutation);
     let third = rig.volume.apply(SESSION, &body, &payload, 102).unwrap();
-    let outcomes = decode(&third);
+    let outcomes = waited(&third);
     assert_eq!(outcomes[0].result, Err(Errno::EIO), "settled: never executed again, not even answered");
     assert_eq!(outcomes[2].result, Err(Errno::EEXIST));
     assert!(outcomes[5].result.is_ok());
@@ -86,7 +82,7 @@ fn one_ticket_twice_in_one_batch_is_one_mutation() {
     for _ in 0..2 {
         mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(1), Caller::ROOT), &make("f"));
     }
-    let outcomes = decode(&rig.volume.apply(SESSION, &body, &payload, 0).unwrap());
+    let outcomes = waited(&rig.volume.apply(SESSION, &body, &payload, 0).unwrap());
     assert!(outcomes[0].result.is_ok());
     assert_eq!(outcomes[0], outcomes[1]);
 }
@@ -95,8 +91,8 @@ fn one_ticket_twice_in_one_batch_is_one_mutation() {
 fn sessions_do_not_see_each_others_tickets() {
     let rig = Rig::new();
     let (body, payload) = rig.batch(&make("f"));
-    assert!(decode(&rig.volume.apply(SESSION, &body, &payload, 0).unwrap())[0].result.is_ok());
-    let other = decode(&rig.volume.apply(SessionId(8), &body, &payload, 0).unwrap());
+    assert!(waited(&rig.volume.apply(SESSION, &body, &payload, 0).unwrap())[0].result.is_ok());
+    let other = waited(&rig.volume.apply(SessionId(8), &body, &payload, 0).unwrap());
     assert_eq!(other[0].result, Err(Errno::EEXIST));
 }
 
@@ -147,7 +143,7 @@ fn a_mutation_that_was_on_its_way_at_the_kill_is_executed_though_younger_ones_we
     };
     let apply = |volume: &Volume, ticket, file, settled| {
         let (body, payload) = batch(ticket, file);
-        decode(&volume.apply(SESSION, &body, &payload, settled).unwrap())[0].result
+        waited(&volume.apply(SESSION, &body, &payload, settled).unwrap())[0].result
     };
     let volume = open();
     assert!(apply(&volume, 1, "settled", 0).is_ok());
@@ -167,7 +163,7 @@ fn bytes_that_are_no_batch_change_nothing() {
     let mut unknown = body.clone();
     unknown[0] = 99;
     unknown.extend_from_slice(&body);
-    let outcomes = decode(&rig.volume.apply(SESSION, &unknown, &payload, 0).unwrap());
+    let outcomes = waited(&rig.volume.apply(SESSION, &unknown, &payload, 0).unwrap());
     assert_eq!(outcomes[0].result, Err(Errno::EOPNOTSUPP));
     assert!(outcomes[1].result.is_ok(), "the rest of the batch goes on");
     assert_eq!(rig.last_ticket(), 1);

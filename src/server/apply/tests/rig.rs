@@ -4,7 +4,8 @@ use super::super::{Found, Volume, VolumeOptions};
 use crate::base::{Attr, Caller, Errno, Ino, Kind, Name, SessionId, Time};
 use crate::server::store::Store;
 use crate::wire::{
-    Done, Expect, MakeFlags, Mutation, Origin, Query, SetAttr, Ticket, WriteFlags, mutation, outcome,
+    Done, Expect, MakeFlags, Mutation, Origin, Outcome, Query, SetAttr, Ticket, Told, WriteFlags, mutation,
+    outcome,
 };
 use std::cell::Cell;
 use std::sync::Arc;
@@ -26,6 +27,15 @@ pub(super) struct Rig {
 
 pub(super) fn name(text: &str) -> Name<'_> {
     Name::parse(text.as_bytes()).expect("a good name")
+}
+
+/// The outcomes of a batch of waited mutations.
+pub(super) fn waited(body: &[u8]) -> Vec<Outcome> {
+    let one = |told| match told {
+        Ok(Told::One(outcome)) => outcome,
+        other => panic!("{other:?}"),
+    };
+    outcome::decode(body).expect("outcomes").map(one).collect()
 }
 
 impl Rig {
@@ -87,7 +97,7 @@ impl Rig {
     pub(super) fn run(&self, mutation: &Mutation<'_>) -> Result<Done, Errno> {
         let (body, payload) = self.batch(mutation);
         let outcomes = self.volume.apply(self.session, &body, &payload, self.ticket.get()).expect("a batch");
-        let found: Vec<_> = outcome::decode(&outcomes).map(|outcome| outcome.expect("an outcome")).collect();
+        let found = waited(&outcomes);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].ticket, Ticket(self.ticket.get()));
         found[0].result

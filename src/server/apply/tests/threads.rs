@@ -1,6 +1,6 @@
 //! Several threads at once: readers beside writers, and beside the collector that moves what they read.
 
-use super::rig::{ROOT, Rig, START};
+use super::rig::{ROOT, Rig, START, waited};
 use crate::base::{Caller, Ino, SessionId};
 use crate::server::apply::{Found, Volume, VolumeOptions};
 use crate::server::chunks::memory::MemoryChunks;
@@ -8,7 +8,7 @@ use crate::server::fsck;
 use crate::server::meta::memory::MemoryEngine;
 use crate::server::ops::EXTENTS_PER_STEP;
 use crate::server::store::Store;
-use crate::wire::{Mutation, Origin, Query, SetAttr, Ticket, WriteFlags, mutation, outcome};
+use crate::wire::{Mutation, Origin, Query, SetAttr, Ticket, WriteFlags, mutation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn write(volume: &Volume, session: u128, ticket: u64, ino: Ino, offset: u64, dat
     let write = Mutation::Write { ino, offset, flags: WriteFlags::default(), data };
     mutation::encode(&mut body, &mut payload, Origin::waited(Ticket(ticket), Caller::ROOT), &write);
     let outcomes = volume.apply(SessionId(session), &body, &payload, ticket).unwrap();
-    let done = outcome::decode(&outcomes).next().unwrap().unwrap().result.unwrap();
+    let done = waited(&outcomes)[0].result.unwrap();
     assert_eq!(done.bytes, data.len() as u64);
 }
 

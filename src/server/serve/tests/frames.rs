@@ -286,7 +286,13 @@ fn a_refused_batch_names_each_of_its_mutations() {
     let frame = late.frame(FrameKind::Batch, body, payload);
     late.wire.send(&frame);
     let frame = late.wire.receive().unwrap();
-    let outcomes: Vec<_> = crate::wire::outcome::decode(&frame.body).map(Result::unwrap).collect();
+    let outcomes: Vec<_> = crate::wire::outcome::decode(&frame.body)
+        .unwrap()
+        .map(|told| match told {
+            Ok(crate::wire::Told::One(outcome)) => outcome,
+            other => panic!("{other:?}"),
+        })
+        .collect();
     let told: Vec<_> = outcomes.iter().map(|outcome| (outcome.ticket.0, outcome.result)).collect();
     assert_eq!(told, [5, 6, 7].map(|ticket| (ticket, Err(Errno::ESTALE))));
 }

@@ -13,7 +13,7 @@ use crate::wire::frame::HEADER_BYTES;
 use crate::wire::hello::{self, Hello, Refusal, Welcome};
 use crate::wire::{
     Answer, Done, Frame, FrameKind, Header, LockKind, LockOwner, LockRequest, MakeFlags, Mutation, Origin,
-    Query, Ticket, answer, mutation, outcome, query, version,
+    Query, Ticket, Told, answer, mutation, outcome, query, version,
 };
 use bytes::Bytes;
 use std::io::{Read, Write};
@@ -275,7 +275,13 @@ impl Client {
         self.wire.send(&frame);
         let frame = self.wire.receive().expect("closed");
         assert_eq!(frame.header.kind, FrameKind::Outcomes);
-        let outcomes: Vec<_> = outcome::decode(&frame.body).map(Result::unwrap).collect();
+        let outcomes: Vec<_> = outcome::decode(&frame.body)
+            .unwrap()
+            .map(|told| match told {
+                Ok(Told::One(outcome)) => outcome,
+                other => panic!("{other:?}"),
+            })
+            .collect();
         assert_eq!((outcomes.len(), outcomes[0].ticket), (1, Ticket(ticket)));
         (outcomes[0].result, frame.body)
     }
