@@ -121,6 +121,8 @@ fn read(engine: &MemoryEngine) {
     drop(sessions::each(engine, &mut |_, _| Continue(())));
     drop(sessions::each_result(engine, SessionId(1), &mut |_, _| Continue(())));
     drop(sessions::each_orphan(engine, &mut |_| Continue(())));
+    drop(sessions::mark(engine, SessionId(1)));
+    drop(sessions::each_mark(engine, &mut |_| Continue(())));
 }
 
 fn write(engine: &MemoryEngine) {
@@ -137,6 +139,10 @@ fn write(engine: &MemoryEngine) {
     if chunk_table::add(&mut txn, chunk, place).is_ok() {
         drop(extents::put(&mut txn, INO, &Extent { start: 200, len: 400, chunk, offset: 0 }));
     }
+    drop(
+        extents::only(&txn, INO, 500)
+            .map(|found| found.map(|extent| extents::remove(&mut txn, INO, &extent))),
+    );
     drop(extents::share(&mut txn, INO, 0..1000, Ino(21), 50));
     drop(chunk_table::relocate(&mut txn, ChunkId(1), place, ChunkPlace { position: 5000, ..place }));
     drop((counters::add_usage(&mut txn, -1, -1), counters::take_inos(&mut txn, 3)));

@@ -329,6 +329,7 @@ fn volume() -> MemoryEngine {
     counters::next_epoch(&mut txn).expect("memory");
     sessions::put(&mut txn, SessionId(1), b"record");
     sessions::put_result(&mut txn, SessionId(1), 5, b"result");
+    sessions::put_mark(&mut txn, SessionId(1), 6);
     sessions::put_orphan(&mut txn, Ino(21));
     txn.commit().expect("memory");
     engine
