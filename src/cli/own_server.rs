@@ -4,7 +4,7 @@ use super::args::ServerTimes;
 use super::fail::Failure;
 use super::server_address;
 use crate::base::Time;
-use crate::client::link::{LinkOptions, Target};
+use crate::client::link::{LinkOptions, LocalNotices, Target};
 use crate::server::apply::{Volume, VolumeOptions};
 use crate::server::serve::{Listen, ListenFault, Secret, ServeOptions, Server};
 use crate::server::store::{OpenFault, Store, StoreOptions};
@@ -61,11 +61,13 @@ impl OwnServer {
             host: options.host.clone(),
             pid: std::process::id(),
             mount_point: options.mount_point.clone(),
+            leases: options.leases,
             ..Hello::default()
         };
+        let notices = Arc::<LocalNotices>::default();
         let (peer, welcome) =
-            self.server.local(&hello, Arc::new(|_| {})).map_err(|refusal| Failure::new(refusal.reason))?;
-        Ok(Target::Local { peer: Arc::new(peer), welcome })
+            self.server.local(&hello, notices.sink()).map_err(|refusal| Failure::new(refusal.reason))?;
+        Ok(Target::Local { peer: Arc::new(peer), welcome, notices })
     }
 
     /// What the server tells of itself.

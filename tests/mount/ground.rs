@@ -1,7 +1,7 @@
 //! A server on a store in a folder of its own, and mounts of it.
 
 use ringfs::base::Time;
-use ringfs::client::link::{LinkOptions, Target};
+use ringfs::client::link::{LinkOptions, LocalNotices, Target};
 use ringfs::client::mount::Mount;
 use ringfs::client::serve::Serve;
 use ringfs::kernel::transport::{
@@ -84,8 +84,9 @@ impl World {
                     pid: std::process::id(),
                     ..Hello::default()
                 };
-                let (peer, welcome) = self.server.as_ref().unwrap().local(&hello, Arc::new(|_| {})).unwrap();
-                Target::Local { peer: Arc::new(peer), welcome }
+                let notices = Arc::<LocalNotices>::default();
+                let (peer, welcome) = self.server.as_ref().unwrap().local(&hello, notices.sink()).unwrap();
+                Target::Local { peer: Arc::new(peer), welcome, notices }
             }
         };
         Mount::open(target, options).unwrap().0

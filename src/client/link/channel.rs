@@ -66,6 +66,8 @@ struct State {
     sender: Sender,
     generation: u64,
     live: Option<Live>,
+    /// The owner is being asked for what its log sends again: what it sends besides goes out behind that.
+    collecting: bool,
     closed: bool,
 }
 
@@ -92,7 +94,7 @@ pub(super) struct Channel {
 pub(super) enum Added {
     /// It is in the table, and in the queue if there is a connection. `pump`: this thread sends, for that generation.
     Taken { pump: Option<u64> },
-    /// The link is closed.
+    /// The link is closed, or there is no connection for what does not wait for the next.
     Closed(Done),
 }
 
@@ -124,6 +126,7 @@ impl Channel {
             sender: Sender::Down,
             generation: 0,
             live: None,
+            collecting: false,
             closed: false,
         };
         Self { state: Mutex::new(state), frames_sent: AtomicU64::new(0), bytes_sent: AtomicU64::new(0) }
@@ -143,12 +146,16 @@ impl Channel {
             return (sequence, Added::Closed(in_flight.done));
         }
         let request = Arc::clone(&in_flight.request);
-        let keepalive = in_flight.nature == Nature::Keepalive;
+        let waits_not = match in_flight.nature {
+            Nature::Keepalive => true,
+            Nature::Logged => !state.collecting,
+            Nature::Question | Nature::LockWait | Nature::Change => false,
+        };
         let header = state
             .live
             .as_ref()
             .map(|l| request.header(l.version, l.session, settled.load(Ordering::Acquire)));
-        if header.is_none() && keepalive {
+        if header.is_none() && waits_not {
             return (sequence, Added::Closed(in_flight.done));
         }
         state.in_flight.insert(sequence, in_flight);
@@ -224,14 +231,23 @@ impl Channel {
         Some(Arc::clone(&live.socket))
     }
 
-    /// A new connection: everything in flight goes out again, in the order of the sequences, before anything new.
-    /// The caller then calls [`Channel::pump_full`].
+    /// From here on what the owner's log sends waits for the connection that comes; the owner is asked for the rest after
+    /// this.
+    pub(super) fn collect(&self) -> Vec<InFlight> {
+        let mut state = self.lock();
+        state.collecting = true;
+        state.in_flight.extract_if(|_, f| f.nature == Nature::Logged).map(|(_, f)| f).collect()
+    }
+
+    /// A new connection: first `ahead` goes out, in its order, then everything in flight again, in the order of the
+    /// sequences, before anything new. The caller then calls [`Channel::pump_full`].
     pub(super) fn install(
         &self,
         socket: Arc<Socket>,
         version: u16,
         session: SessionId,
         settled: u64,
+        ahead: Vec<InFlight>,
     ) -> Live {
         let mut state = self.lock();
         state.generation += 1;
@@ -239,6 +255,9 @@ impl Channel {
         let mut requests: Vec<_> = state.in_flight.values().map(|f| Arc::clone(&f.request)).collect();
         requests.sort_unstable_by_key(|request| request.sequence);
         state.queue.clear();
+        let requests = ahead.iter().map(|f| Arc::clone(&f.request)).chain(requests).collect::<Vec<_>>();
+        state.in_flight.extend(ahead.into_iter().map(|f| (f.request.sequence, f)));
+        state.collecting = false;
         for request in requests {
             let header = request.header(version, session, settled);
             state.queue.push_back(Queued { request, header });
@@ -256,12 +275,13 @@ impl Channel {
         state.sender = Sender::Down;
         state.queue.clear();
         state.head_sent = 0;
+        state.collecting = false;
         if let Some(live) = state.live.take() {
             live.socket.shutdown();
         }
         let keepalive = state
             .in_flight
-            .extract_if(|_, f| f.nature == Nature::Keepalive)
+            .extract_if(|_, f| matches!(f.nature, Nature::Keepalive | Nature::Logged))
             .map(|(_, f)| (f, Errno::ENOTCONN));
         let mut ended: Vec<_> = keepalive.collect();
         ended.extend(state.in_flight.extract_if(|_, f| f.interrupted).map(|(_, f)| (f, Errno::EINTR)));
@@ -305,7 +325,7 @@ impl Channel {
         let connected = state.live.is_some();
         let Some(in_flight) = state.in_flight.get_mut(&sequence) else { return Signalled::Unknown };
         match in_flight.nature {
-            Nature::Change | Nature::Keepalive => Signalled::Kept,
+            Nature::Change | Nature::Logged | Nature::Keepalive => Signalled::Kept,
             Nature::LockWait => Signalled::LockWait,
             Nature::Question if connected => {
                 in_flight.interrupted = true;

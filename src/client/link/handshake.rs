@@ -39,7 +39,7 @@ impl Terms<'_> {
             nonce: nonce.to_vec(),
             volume: self.volume.to_vec(),
             observer: self.options.observer,
-            leases: false,
+            leases: self.options.leases,
         };
         self.send_cold(socket, FrameKind::Hello, hello::encode(&hello), deadline)?;
         let mut frame = self.receive(socket, deadline, "handshake")?;
@@ -63,7 +63,8 @@ impl Terms<'_> {
         self.welcome(&frame)
     }
 
-    /// Says what the session holds, in pieces, and waits for each answer. ESTALE: the session is lost.
+    /// Says what the session holds, in pieces, and waits for each answer. The last piece, which is empty, goes out behind
+    /// what the log sends again. ESTALE: the session is lost.
     pub(super) fn reassert(
         &self,
         socket: &Socket,
@@ -73,11 +74,11 @@ impl Terms<'_> {
     ) -> Result<Result<(), Errno>, LinkFault> {
         let mut holds = held.holds.chunks(HOLDS_PER_PIECE);
         let mut locks = held.locks.chunks(LOCKS_PER_PIECE);
-        loop {
+        while holds.len() > 0 || locks.len() > 0 {
             let (some_holds, some_locks) =
                 (holds.next().unwrap_or_default(), locks.next().unwrap_or_default());
-            let last = holds.len() == 0 && locks.len() == 0;
-            let piece = Query::Reassert { holds: some_holds.to_vec(), locks: some_locks.to_vec(), last };
+            let piece =
+                Query::Reassert { holds: some_holds.to_vec(), locks: some_locks.to_vec(), last: false };
             let mut body = Vec::new();
             query::encode(&mut body, &piece);
             let sequence = next_sequence();
@@ -86,12 +87,12 @@ impl Terms<'_> {
             self.send(socket, &frame, deadline)?;
             let frame = self.answer_to(socket, sequence, deadline)?;
             match super::answers::answer(&frame.header, &frame.body, &frame.payload) {
-                Ok(Ok(_)) if last => return Ok(Ok(())),
-                Ok(Ok(_)) => {}
-                Ok(Err(errno)) => return Ok(Err(errno)),
+                Ok((Ok(_), _)) => {}
+                Ok((Err(errno), _)) => return Ok(Err(errno)),
                 Err(cause) => return Err(self.wire(cause)),
             }
         }
+        Ok(Ok(()))
     }
 
     /// Ends the session at the server, if that still listens.

@@ -8,18 +8,19 @@
 //!  │               ▼                          └─────────────────────────────────────────┘
 //!  │            re-assert (only a session that existed before)
 //!  │               ▼
-//!  │            install: send again what is in flight, receive
+//!  │            install: send what the log replays, end the re-assertion, send again what is in flight, receive
 //!  │               ▼
 //!  └─ broken ── tend: pings, full sockets ── closing ──► leave
 //! ```
 
 use super::LinkFault;
 use super::channel::{Lane, Live};
+use super::clock::boottime;
 use super::handshake::{BYE_TIMEOUT, Terms};
-use super::options::{Held, Owner, random_bytes, random_session};
+use super::options::{Held, random_bytes, random_session};
 use super::receive;
 use super::remote::{LANES, Shared, millis};
-use super::request::Request;
+use super::request::{InFlight, Request};
 use super::socket::Socket;
 use crate::base::{Errno, SessionId};
 use crate::wire::FrameKind;
@@ -27,8 +28,8 @@ use crate::wire::hello::Welcome;
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub(super) struct Keeper {
     fresh: bool,
     /// Volume of the first welcome.
     volume: Vec<u8>,
+    /// Of the server that the session was last known to, 0 before.
+    epoch: u64,
     lease: Duration,
     live: Option<[Live; 2]>,
     receivers: Vec<JoinHandle<()>>,
@@ -69,6 +72,7 @@ impl Keeper {
             shared,
             fresh: true,
             volume: Vec::new(),
+            epoch: 0,
             lease: LEASE_MIN,
             live: None,
             receivers: Vec::new(),
@@ -101,7 +105,15 @@ impl Keeper {
             if installed.elapsed() > HELD_LONG_ENOUGH {
                 self.attempts = 0;
             }
+            let stale = self.shared.stale.swap(false, Ordering::AcqRel);
+            if stale {
+                // What it still has there would be in the way of the new session.
+                self.say_bye();
+            }
             self.take_down(&fault);
+            if stale {
+                self.lost();
+            }
             if !self.reconnect() {
                 break;
             }
@@ -130,7 +142,7 @@ impl Keeper {
                 for lane in LANES {
                     self.shared.ping(lane);
                 }
-                ping_at = now + self.lease / 3;
+                ping_at = now + self.lease / PINGS_PER_LEASE;
             }
             let silent_until = now + self.lease.saturating_sub(Duration::from_millis(silent_ms));
             let mut until = ping_at.min(silent_until + Duration::from_millis(1));
@@ -219,6 +231,7 @@ impl Keeper {
 
     /// One attempt at both connections.
     fn attempt(&mut self) -> Result<(), Attempt> {
+        let asked = boottime();
         let made = self.handshakes();
         self.shared.attempting(None);
         let (sockets, welcome) = made?;
@@ -227,7 +240,12 @@ impl Keeper {
             ms => Duration::from_millis(ms.into()).clamp(LEASE_MIN, LEASE_MAX),
         };
         self.volume.clone_from(&welcome.volume);
+        let (resumed, restarted) = (!self.fresh, self.epoch != welcome.epoch);
         self.fresh = false;
+        self.epoch = welcome.epoch;
+        if restarted {
+            self.shared.durable_anew();
+        }
         let version = u16::try_from(welcome.version).unwrap_or(0);
         {
             let mut info = self.shared.info();
@@ -239,11 +257,16 @@ impl Keeper {
             info.since = Instant::now();
             info.fault = None;
         }
+        let mut ahead = Some(if resumed { self.replay(restarted) } else { Vec::new() });
+        // Not before the owner knows that the server restarted: its leases are gone then.
+        self.shared.lived(asked);
         let mut live = Vec::with_capacity(2);
         for (lane, socket) in LANES.into_iter().zip(sockets) {
             self.shared.heard_now(lane);
-            let channel = self.shared.channel(lane);
-            live.push(channel.install(socket, version, self.session, self.shared.settled()));
+            let (channel, settled) = (self.shared.channel(lane), self.shared.settled());
+            // Metadata is the first: the order of the log is that of one connection.
+            let ahead = ahead.take().unwrap_or_default();
+            live.push(channel.install(socket, version, self.session, settled, ahead));
         }
         for (lane, live) in LANES.into_iter().zip(&live) {
             match receive::start(Arc::clone(&self.shared), lane, live.clone()) {
@@ -259,6 +282,17 @@ impl Keeper {
             self.shared.pump_full(lane);
         }
         Ok(())
+    }
+
+    /// What the log sends again, and behind it the end of the re-assertion.
+    fn replay(&self, restarted: bool) -> Vec<InFlight> {
+        for in_flight in LANES.iter().flat_map(|lane| self.shared.channel(*lane).collect()) {
+            self.shared.left(&in_flight);
+        }
+        let batches = self.shared.owner().map_or_else(Vec::new, |owner| owner.replay(restarted));
+        let mut ahead: Vec<InFlight> = batches.into_iter().map(|batch| self.shared.again(batch)).collect();
+        ahead.push(self.shared.asserted());
+        ahead
     }
 
     /// Connects and shakes hands twice; takes an existing session up again.
@@ -282,7 +316,7 @@ impl Keeper {
             return Err(self.shared.protocol("it restarted between two connections").into());
         }
         if terms.resumed {
-            let held = self.owner().map_or_else(Held::default, |owner| owner.held());
+            let held = self.shared.owner().map_or_else(Held::default, |owner| owner.held());
             let next = || self.shared.next_sequence.fetch_add(1, Ordering::Relaxed);
             let version = u16::try_from(welcome.version).unwrap_or(0);
             match terms.reassert(&metadata, version, &held, &next)? {
@@ -308,7 +342,9 @@ impl Keeper {
         if !self.shared.attempting(Some(Arc::clone(&socket))) {
             return Err(closed());
         }
+        let asked = boottime();
         let welcome = terms.shake(&socket)?;
+        self.shared.clock.measured(welcome.clock_nanos, asked, boottime());
         if !self.volume.is_empty() && welcome.volume != self.volume {
             return Err(LinkFault::OtherVolume { target: self.shared.name() });
         }
@@ -322,7 +358,7 @@ impl Keeper {
             self.shared.name(),
             self.session
         );
-        if let Some(owner) = self.owner() {
+        if let Some(owner) = self.shared.owner() {
             owner.lost();
         }
         // Without random numbers the next one still differs from this mount's earlier ones.
@@ -338,8 +374,8 @@ impl Keeper {
         }
     }
 
-    /// Says good-bye when there is a connection; then nothing is in flight any more.
-    fn leave(&mut self) {
+    /// Ends the session at the server, when there is a connection.
+    fn say_bye(&self) {
         if self.live.is_some() {
             let sequence = self.shared.next_sequence.fetch_add(1, Ordering::Relaxed);
             let bye = Request::new(FrameKind::Bye, sequence, Bytes::new(), Bytes::new());
@@ -353,6 +389,11 @@ impl Keeper {
                 self.shared.pump_full(Lane::Metadata);
             }
         }
+    }
+
+    /// Says good-bye; then nothing is in flight any more.
+    fn leave(&mut self) {
+        self.say_bye();
         let closed = LinkFault::Closed { target: self.shared.name(), what: "this side closes" };
         self.logged = closed.to_string();
         self.take_down(&closed);
@@ -371,11 +412,11 @@ impl Keeper {
         }
         self.shared.info().fault = Some(text);
     }
-
-    fn owner(&self) -> Option<Arc<dyn Owner>> {
-        self.shared.owner.get().and_then(Weak::upgrade)
-    }
 }
+
+/// So often in a lease an idle session shows that it lives: what was answered under leases stays valid meanwhile, with
+/// room for a lost one.
+const PINGS_PER_LEASE: u32 = 4;
 
 /// Shorter leases than this are taken for this: no server can be that quick to forget.
 const LEASE_MIN: Duration = Duration::from_millis(50);

@@ -1,20 +1,26 @@
 //! A link to the server in this process: every request is a plain call on the thread that asks.
 
 use super::answers::{self, Tickets};
-use super::{Batch, LinkOptions, LinkStatus, Sequence};
+use super::clock::{ServerClock, boottime};
+use super::options::Owner;
+use super::{Batch, LinkOptions, LinkStatus, Logged, Sequence};
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use crate::base::{Errno, SessionId};
 use crate::wire::hello::Welcome;
-use crate::wire::{Answer, Frame, FrameKind, Outcome, Peer, Query, query, version};
-use std::sync::Arc;
+use crate::wire::{
+    Answer, Frame, FrameKind, Grants, Notice, Notices, Outcome, Peer, Query, notice, query, version,
+};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 /// See the module.
 pub(super) struct Local {
     peer: Arc<dyn Peer>,
     session: SessionId,
-    welcome: Welcome,
+    pub(super) welcome: Welcome,
+    pub(super) clock: ServerClock,
+    notices: Arc<LocalNotices>,
     settled: Arc<AtomicU64>,
     next: AtomicU64,
     in_flight_max: usize,
@@ -34,12 +40,90 @@ struct Counts {
     bytes_received: AtomicU64,
 }
 
+/// Takes the notices of a server in this process: made before the session, since the server wants to know where to say
+/// them, and given to the link, which passes them to its owner.
+#[derive(Default)]
+pub struct LocalNotices {
+    owner: OnceLock<Weak<dyn Owner>>,
+    /// What came before there was an owner.
+    early: Mutex<Vec<Frame>>,
+    /// The highest durable commit that the owner knows.
+    durable: AtomicU64,
+}
+
+impl LocalNotices {
+    /// What the server is given.
+    #[must_use]
+    pub fn sink(self: &Arc<Self>) -> Notices {
+        let notices = Arc::clone(self);
+        Arc::new(move |frame| notices.take(frame))
+    }
+
+    fn take(&self, frame: Frame) {
+        match self.owner() {
+            Some(owner) => self.tell(owner.as_ref(), &frame),
+            None if self.owner.get().is_none() => {
+                self.early.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
+            }
+            None => {}
+        }
+    }
+
+    fn set_owner(&self, owner: Weak<dyn Owner>) {
+        // A second owner is a bug that changes nothing: the first stays.
+        drop(self.owner.set(owner));
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        early.into_iter().for_each(|frame| self.take(frame));
+    }
+
+    fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.get().and_then(Weak::upgrade)
+    }
+
+    fn tell(&self, owner: &dyn Owner, frame: &Frame) {
+        let recalls: Vec<_> = notice::decode(&frame.body)
+            .filter_map(|notice| match notice {
+                Ok(Notice::Recall(recall)) => Some(recall),
+                Ok(Notice::Durable) | Err(_) => None,
+            })
+            .collect();
+        if !recalls.is_empty() {
+            owner.recalled(&recalls);
+        }
+        self.durable(owner, frame.header.durable());
+    }
+
+    /// Several threads may tell at the same time; the owner takes the highest.
+    fn durable(&self, owner: &dyn Owner, commit: u64) {
+        if self.durable.fetch_max(commit, Ordering::AcqRel) < commit {
+            owner.durable(commit);
+        }
+    }
+}
+
+impl std::fmt::Debug for LocalNotices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalNotices").field("durable", &self.durable).finish_non_exhaustive()
+    }
+}
+
 impl Local {
-    pub(super) fn new(peer: Arc<dyn Peer>, welcome: Welcome, options: &LinkOptions) -> Self {
+    pub(super) fn new(
+        peer: Arc<dyn Peer>,
+        welcome: Welcome,
+        notices: Arc<LocalNotices>,
+        options: &LinkOptions,
+    ) -> Self {
+        let clock = ServerClock::default();
+        // The server's clock is this host's; what it showed at the welcome was a moment ago.
+        let now = boottime();
+        clock.measured(welcome.clock_nanos, now, now);
         Self {
             peer,
             session: options.session,
             welcome,
+            clock,
+            notices,
             settled: Arc::clone(&options.settled),
             next: AtomicU64::new(1),
             in_flight_max: options.in_flight_max,
@@ -50,22 +134,29 @@ impl Local {
         }
     }
 
+    pub(super) fn set_owner(&self, owner: Weak<dyn Owner>) {
+        self.notices.set_owner(owner);
+    }
+
     pub(super) fn call<F>(&self, asked: &Query<'_>, done: F) -> Sequence
     where
-        F: FnOnce(Result<Answer<'_>, Errno>) + Send + 'static,
+        F: FnOnce(Result<Answer<'_>, Errno>, Grants<'_>) + Send + 'static,
     {
         let mut body = Vec::new();
         query::encode(&mut body, asked);
         let sequence = self.sequence();
         if let Err(errno) = self.admit(body.len(), 0) {
-            done(Err(errno));
+            done(Err(errno), Grants::default());
             return sequence;
         }
         let frame = self.frame(FrameKind::Call, sequence, body, bytes::Bytes::new());
         let arrived = self.submitted(&frame);
         let reply = Box::new(move |frame: Frame| {
+            match answers::answer(&frame.header, &frame.body, &frame.payload) {
+                Ok((answer, grants)) => done(answer, grants),
+                Err(_) => done(Err(Errno::EIO), Grants::default()),
+            }
             arrived(&frame);
-            done(answers::answer(&frame.header, &frame.body, &frame.payload).unwrap_or(Err(Errno::EIO)));
         });
         self.peer.submit(frame, reply);
         sequence
@@ -84,16 +175,35 @@ impl Local {
         let frame = self.frame(FrameKind::Batch, sequence, Vec::from(body), payload);
         let arrived = self.submitted(&frame);
         let reply = Box::new(move |frame: Frame| {
-            arrived(&frame);
             finish(&tickets, &frame, done);
+            arrived(&frame);
         });
         self.peer.submit(frame, reply);
         sequence
     }
 
+    /// A batch of the owner's log.
+    pub(super) fn send(&self, batch: Logged) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let frame = self.frame(FrameKind::Batch, self.sequence(), Vec::from(batch.body), batch.payload);
+        let arrived = self.submitted(&frame);
+        let (notices, first) = (Arc::clone(&self.notices), batch.first);
+        let reply = Box::new(move |frame: Frame| {
+            if let (Ok(outcomes), Some(owner)) =
+                (answers::log_outcomes(&frame.header, &frame.body), notices.owner())
+            {
+                owner.answered(first, &outcomes);
+            }
+            arrived(&frame);
+        });
+        self.peer.submit(frame, reply);
+    }
+
     /// Whether it was a lock the server is still waiting for is the server's to know.
     pub(super) fn interrupt(&self, sequence: Sequence) {
-        self.call(&Query::CancelLock { sequence: sequence.0 }, |_| ());
+        self.call(&Query::CancelLock { sequence: sequence.0 }, |_, _| ());
     }
 
     pub(super) fn close(&self) {
@@ -148,9 +258,10 @@ impl Local {
             .settled(self.settled.load(Ordering::Acquire))
     }
 
-    /// Counts a frame that goes out; the result counts its answer.
+    /// Counts a frame that goes out; the result counts its answer, and tells the owner what that says of durability: behind
+    /// what it answers.
     fn submitted(&self, frame: &Frame) -> impl FnOnce(&Frame) + Send + 'static {
-        let counts = Arc::clone(&self.counts);
+        let (counts, notices) = (Arc::clone(&self.counts), Arc::clone(&self.notices));
         let bytes = frame_bytes(frame);
         counts.in_flight.fetch_add(1, Ordering::Relaxed);
         counts.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -161,6 +272,9 @@ impl Local {
             counts.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
             counts.frames_received.fetch_add(1, Ordering::Relaxed);
             counts.bytes_received.fetch_add(frame_bytes(reply) as u64, Ordering::Relaxed);
+            if let Some(owner) = notices.owner() {
+                notices.durable(owner.as_ref(), reply.header.durable());
+            }
         }
     }
 }

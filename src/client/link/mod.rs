@@ -10,10 +10,13 @@
 //! the link is held while one runs.
 //!
 //! When a connection is lost, requests stay in flight. The link connects anew until it is closed, tells the server
-//! what the session holds ([`Owner::held`]), sends all that is in flight again in the order of the sequences (mutations
-//! by their original bytes: the server knows the ticket and does nothing twice), then new requests. Should the
-//! server have forgotten the session, everything in flight fails with EIO and a fresh session begins
-//! ([`Owner::lost`]).
+//! what the session holds ([`Owner::held`]), sends what the owner's log has to send again ([`Owner::replay`], by the original
+//! bytes: the server knows the ticket and does nothing twice), ends the re-assertion, sends all other requests in flight
+//! again in the order of the sequences, then new ones. Should the server have forgotten the session, everything in
+//! flight fails with EIO and a fresh session begins ([`Owner::lost`]).
+//!
+//! What the server says unasked (recalls, what is durable) goes to the [`Owner`] on the thread that receives metadata, in its
+//! place among the answers: a grant is known before it is recalled.
 //!
 //! Order: requests of one connection arrive in the order they were made here. Between the two connections there is
 //! none: who needs it waits for the answer.
@@ -23,6 +26,7 @@
 
 mod answers;
 mod channel;
+mod clock;
 mod fault;
 mod handshake;
 mod keeper;
@@ -36,14 +40,16 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use answers::Tickets;
+pub use answers::{LogOutcomes, Tickets};
+pub use clock::boottime;
 pub use fault::LinkFault;
-pub use options::{Held, LinkOptions, Owner, Secret, Target, random_session};
+pub use local::LocalNotices;
+pub use options::{Held, LinkOptions, Logged, Owner, Secret, Target, random_session};
 pub use status::LinkStatus;
 
-use crate::base::Errno;
+use crate::base::{Errno, Time};
 use crate::wire::hello::Welcome;
-use crate::wire::{Answer, Outcome, Query};
+use crate::wire::{Answer, Grants, Outcome, Query};
 use bytes::Bytes;
 use local::Local;
 use remote::Shared;
@@ -84,7 +90,7 @@ pub struct Link {
 }
 
 enum Way {
-    Local(Local),
+    Local(Box<Local>),
     Remote(Arc<Shared>),
 }
 
@@ -97,8 +103,8 @@ impl Link {
     pub fn open(target: Target, options: LinkOptions) -> Result<(Arc<Self>, Welcome), LinkFault> {
         let name = target.to_string();
         let (way, welcome) = match target {
-            Target::Local { peer, welcome } => {
-                (Way::Local(Local::new(peer, welcome.clone(), &options)), welcome)
+            Target::Local { peer, welcome, notices } => {
+                (Way::Local(Box::new(Local::new(peer, welcome.clone(), notices, &options))), welcome)
             }
             Target::Unix(_) | Target::Tcp(_) => {
                 let (shared, welcome) = Shared::open(target, options)?;
@@ -112,7 +118,7 @@ impl Link {
     /// that nothing is.
     pub fn set_owner(&self, owner: Weak<dyn Owner>) {
         match &self.way {
-            Way::Local(_) => {}
+            Way::Local(local) => local.set_owner(owner),
             // A second owner is a bug that changes nothing: the first stays.
             Way::Remote(shared) => drop(shared.owner.set(owner)),
         }
@@ -126,8 +132,58 @@ impl Link {
         F: FnOnce(Result<Answer<'_>, Errno>) + Send + 'static,
     {
         match &self.way {
+            Way::Local(local) => local.call(query, |answer, _| done(answer)),
+            Way::Remote(shared) => shared.call(query, |answer, _| done(answer)),
+        }
+    }
+
+    /// Asks, and takes the grants that come with the answer, also with a refusal. They are borrowed as the answer is. A
+    /// recall of one of them comes later, by [`Owner::recalled`].
+    pub fn call_leased<F>(&self, query: &Query<'_>, done: F) -> Sequence
+    where
+        F: FnOnce(Result<Answer<'_>, Errno>, Grants<'_>) + Send + 'static,
+    {
+        match &self.way {
             Way::Local(local) => local.call(query, done),
             Way::Remote(shared) => shared.call(query, done),
+        }
+    }
+
+    /// Sends a batch of the owner's log; [`Owner::answered`] tells what became of it, possibly before this returns. Batches of
+    /// local mutations arrive in the order of these calls. One that goes out while there is no connection, or is on its way
+    /// when that is lost, is forgotten here: the owner gives it to the next ([`Owner::replay`]).
+    pub fn send(&self, batch: Logged) {
+        match &self.way {
+            Way::Local(local) => local.send(batch),
+            Way::Remote(shared) => shared.send(batch),
+        }
+    }
+
+    /// When the request was sent whose answer showed last that the session lives, by [`boottime`]: leases are valid for a
+    /// lease time from then. Of a server in this process: now.
+    #[must_use]
+    pub fn answered_since(&self) -> Duration {
+        match &self.way {
+            Way::Local(_) => boottime(),
+            Way::Remote(shared) => shared.answered_since(),
+        }
+    }
+
+    /// The server's clock at `at` of [`boottime`], as measured at the last welcome.
+    #[must_use]
+    pub fn server_time(&self, at: Duration) -> Time {
+        match &self.way {
+            Way::Local(local) => local.clock.at(at),
+            Way::Remote(shared) => shared.clock.at(at),
+        }
+    }
+
+    /// What the server said last when it was connected to.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        match &self.way {
+            Way::Local(local) => local.welcome.clone(),
+            Way::Remote(shared) => shared.info().welcome.clone(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! What a link is told when it opens, and what it asks its owner later.
 
-use super::LinkFault;
+use super::{LinkFault, LocalNotices, LogOutcomes};
 use crate::base::{Ino, SessionId};
 use crate::wire::hello::Welcome;
-use crate::wire::{LockRequest, Peer};
+use crate::wire::{LockRequest, Peer, Recall, Ticket};
+use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,6 +24,8 @@ pub enum Target {
         peer: Arc<dyn Peer>,
         /// Volume, epoch, whether it is read-only.
         welcome: Welcome,
+        /// What the server was given for its notices.
+        notices: Arc<LocalNotices>,
     },
 }
 
@@ -71,6 +74,8 @@ pub struct LinkOptions {
     pub session: SessionId,
     /// Only looks: the server makes no session of it and answers nothing but its status.
     pub observer: bool,
+    /// Asks for leases, and takes notices.
+    pub leases: bool,
     /// Host name, for the server's operator.
     pub host: String,
     /// Mount point, for the server's operator.
@@ -103,6 +108,7 @@ impl LinkOptions {
         Ok(Self {
             session: random_session()?,
             observer: false,
+            leases: false,
             host: host.unwrap_or_default().trim().to_owned(),
             mount_point: mount_point.to_owned(),
             secret: None,
@@ -144,6 +150,40 @@ pub trait Owner: Send + Sync {
     /// The server does not know the session any more: open files without a name and locks are gone. All that was in
     /// flight fails with EIO right after this; new requests go to a fresh session.
     fn lost(&self);
+
+    /// The server wants leases back. Called on the thread that receives, behind the closures of the answers that came
+    /// before; it must only take note.
+    fn recalled(&self, _recalls: &[Recall]) {}
+
+    /// All that is in the server's commits up to this one is durable. Called on the thread that receives, behind the
+    /// closure of the answer that brought it.
+    fn durable(&self, _commit: u64) {}
+
+    /// What became of a batch of [`super::Link::send`]; called for each once, unless its connection was lost before.
+    fn answered(&self, _first: Ticket, _outcomes: &LogOutcomes<'_>) {}
+
+    /// Batches of the log that a new connection has to send again, in the order of their tickets. `restarted`: the server
+    /// is another one than before, and has only what was durable; its commits count anew.
+    fn replay(&self, _restarted: bool) -> Vec<Logged> {
+        Vec::new()
+    }
+}
+
+/// Mutations of the owner's log that go out as one frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Logged {
+    /// Lowest ticket.
+    pub first: Ticket,
+    /// Highest ticket.
+    pub last: Ticket,
+    /// Number of mutations.
+    pub count: u32,
+    /// They were completed locally: their frame keeps its place among all such frames.
+    pub local: bool,
+    /// Their records.
+    pub body: Bytes,
+    /// Their data.
+    pub payload: Bytes,
 }
 
 /// See [`Owner::held`].

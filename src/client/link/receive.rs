@@ -8,7 +8,7 @@ use super::remote::Shared;
 use super::request::{Done, InFlight};
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use crate::wire::frame::HEADER_BYTES;
-use crate::wire::{FrameKind, Header, WireFault};
+use crate::wire::{FrameKind, Grants, Header, Notice, WireFault, notice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -119,42 +119,91 @@ fn dispatch(
         return Err(shared.protocol("it answered what was not asked"));
     }
     let channel = shared.channel(lane);
+    let log = lane == Lane::Metadata;
     match header.kind {
         FrameKind::Answer => {
-            let answer = answers::answer(header, body, payload).map_err(wire)?;
+            let (answer, grants) = answers::answer(header, body, payload).map_err(wire)?;
             let fits = |f: &InFlight| match f.done {
                 Done::Call(_) if header.payload_bytes <= f.payload_bytes_max => Ok(()),
                 Done::Call(_) => Err(shared.protocol("it sent more bytes than were asked for")),
-                Done::Batch(..) => Err(shared.protocol("it answered mutations as if they were a query")),
+                Done::Batch(..) | Done::Log(_) => {
+                    Err(shared.protocol("it answered mutations as if they were a query"))
+                }
             };
             match channel.take(live.generation, header.sequence, fits)? {
                 Taken::Found(found) => {
                     shared.left(&found);
+                    shared.lived(found.asked);
                     if let Done::Call(done) = found.done {
-                        done(answer);
+                        done(answer, if log { grants } else { Grants::default() });
                     }
                 }
                 Taken::Nobody => shared.ignored(),
             }
         }
         FrameKind::Outcomes => {
-            let outcomes = answers::outcomes(header, body).map_err(wire)?;
             let fits = |f: &InFlight| match &f.done {
-                Done::Batch(tickets, _) if tickets.match_all(outcomes.as_slice()) => Ok(()),
-                Done::Batch(..) => Err(shared.protocol("it told outcomes of other mutations")),
+                Done::Log(span)
+                    if answers::log_outcomes(header, body).is_ok_and(|told| span.matches(&told)) =>
+                {
+                    Ok(())
+                }
+                Done::Batch(tickets, _)
+                    if answers::outcomes(header, body)
+                        .is_ok_and(|told| tickets.match_all(told.as_slice())) =>
+                {
+                    Ok(())
+                }
+                Done::Batch(..) | Done::Log(_) => Err(shared.protocol("it told outcomes of other mutations")),
                 Done::Call(_) => Err(shared.protocol("it answered a query as if it were mutations")),
             };
             match channel.take(live.generation, header.sequence, fits)? {
                 Taken::Found(found) => {
                     shared.left(&found);
-                    if let Done::Batch(_, done) = found.done {
-                        done(Ok(outcomes.as_slice()));
+                    shared.lived(found.asked);
+                    match found.done {
+                        Done::Batch(_, done) => {
+                            done(Ok(answers::outcomes(header, body).map_err(wire)?.as_slice()));
+                        }
+                        Done::Log(span) => {
+                            let outcomes = answers::log_outcomes(header, body).map_err(wire)?;
+                            if let Some(owner) = shared.owner() {
+                                owner.answered(span.first, &outcomes);
+                            }
+                        }
+                        Done::Call(_) => {}
                     }
                 }
                 Taken::Nobody => shared.ignored(),
             }
         }
+        FrameKind::Notice if log => notices(shared, body).map_err(wire)?,
         _ => return Err(shared.protocol("it sent a frame that only a client sends, or only in a handshake")),
+    }
+    // Behind what the frame brought, so that nothing is durable before it is known to be applied. One connection tells it,
+    // so that it never goes back.
+    if log {
+        shared.durable(header.durable());
+    }
+    Ok(())
+}
+
+/// Recalls go to the owner together.
+fn notices(shared: &Shared, body: &[u8]) -> Result<(), WireFault> {
+    let mut recalls = Vec::new();
+    for notice in notice::decode(body) {
+        match notice {
+            Ok(Notice::Recall(recall)) => recalls.push(recall),
+            Ok(Notice::Durable) => {}
+            // One of a later version, which does not count on being understood.
+            Err(WireFault::Unknown { .. }) => shared.ignored(),
+            Err(fault) => return Err(fault),
+        }
+    }
+    if !recalls.is_empty()
+        && let Some(owner) = shared.owner()
+    {
+        owner.recalled(&recalls);
     }
     Ok(())
 }

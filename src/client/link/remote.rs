@@ -3,18 +3,19 @@
 //! Locks: each channel has one, `info`, `broken` and `attempt` have theirs; none is taken while another is held.
 
 use super::channel::{Added, Channel, Lane, Live, Pumped, Signalled};
+use super::clock::{ServerClock, boottime};
 use super::keeper::Keeper;
-use super::request::{Done, InFlight, Nature, Request};
+use super::request::{Done, InFlight, Nature, Request, Span};
 use super::socket::Socket;
-use super::{Batch, Interrupted, LinkFault, LinkOptions, LinkStatus, Owner, Sequence, Target};
+use super::{Batch, Interrupted, LinkFault, LinkOptions, LinkStatus, Logged, Owner, Sequence, Target};
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use crate::base::{Errno, SessionId};
 use crate::wire::frame::crc32c;
 use crate::wire::hello::Welcome;
-use crate::wire::{Answer, FrameKind, Outcome, Query, query};
+use crate::wire::{Answer, FrameKind, Grants, Outcome, Query, query};
 use bytes::Bytes;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,13 @@ pub(super) struct Shared {
     frames_received: AtomicU64,
     bytes_received: AtomicU64,
     answers_ignored: AtomicU64,
+    /// When the last request that was answered was sent, in nanoseconds of [`boottime`].
+    answered_asked: AtomicU64,
+    /// The server's highest durable commit that the owner knows.
+    durable: AtomicU64,
+    /// The server has the session, and not all that it held.
+    pub(super) stale: AtomicBool,
+    pub(super) clock: ServerClock,
     pub(super) owner: OnceLock<Weak<dyn Owner>>,
     /// Wakes the link's thread.
     pub(super) wake: EventFd,
@@ -92,6 +100,10 @@ impl Shared {
             frames_received: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             answers_ignored: AtomicU64::new(0),
+            answered_asked: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
+            clock: ServerClock::default(),
             owner: OnceLock::new(),
             wake,
             broken: Mutex::new([None, None]),
@@ -106,7 +118,7 @@ impl Shared {
 
     pub(super) fn call<F>(self: &Arc<Self>, asked: &Query<'_>, done: F) -> Sequence
     where
-        F: FnOnce(Result<Answer<'_>, Errno>) + Send + 'static,
+        F: FnOnce(Result<Answer<'_>, Errno>, Grants<'_>) + Send + 'static,
     {
         let mut body = Vec::with_capacity(CALL_BYTES_TYPICAL);
         query::encode(&mut body, asked);
@@ -141,12 +153,53 @@ impl Shared {
         self.submit(lane, outgoing)
     }
 
+    /// A batch of the owner's log.
+    pub(super) fn send(self: &Arc<Self>, batch: Logged) {
+        let lane = if batch.local || batch.payload.is_empty() { Lane::Metadata } else { Lane::Data };
+        self.submit(lane, Outgoing::logged(batch));
+    }
+
+    /// The same as a frame of a new connection.
+    pub(super) fn again(&self, batch: Logged) -> InFlight {
+        let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
+        let in_flight = Outgoing::logged(batch).in_flight(sequence);
+        self.entered(in_flight.request.bytes());
+        in_flight
+    }
+
+    /// The end of the re-assertion, as a frame of a new connection.
+    pub(super) fn asserted(self: &Arc<Self>) -> InFlight {
+        let mut body = Vec::new();
+        query::encode(&mut body, &Query::Reassert { holds: Vec::new(), locks: Vec::new(), last: true });
+        let shared = Arc::downgrade(self);
+        let done = move |answer: Result<Answer<'_>, Errno>, _: Grants<'_>| {
+            let (Some(shared), Err(errno)) = (shared.upgrade(), answer) else { return };
+            if errno != Errno::ENOTCONN {
+                shared.stale.store(errno == Errno::ESTALE, Ordering::Release);
+                let fault = shared.protocol("it refused what the session holds");
+                shared.broken(Lane::Metadata, shared.channel(Lane::Metadata).generation(), fault);
+            }
+        };
+        let outgoing = Outgoing {
+            kind: FrameKind::Call,
+            body: body.into(),
+            payload: Bytes::new(),
+            // Each connection has one of its own.
+            nature: Nature::Keepalive,
+            payload_bytes_max: 0,
+            done: Done::Call(Box::new(done)),
+        };
+        let in_flight = outgoing.in_flight(self.next_sequence.fetch_add(1, Ordering::Relaxed));
+        self.entered(in_flight.request.bytes());
+        in_flight
+    }
+
     /// The link's own sign of life, and its measure of the round trip.
     pub(super) fn ping(self: &Arc<Self>, lane: Lane) {
         let mut body = Vec::new();
         query::encode(&mut body, &Query::Ping);
         let (asked, shared) = (Instant::now(), Arc::downgrade(self));
-        let done = move |answer: Result<Answer<'_>, Errno>| {
+        let done = move |answer: Result<Answer<'_>, Errno>, _: Grants<'_>| {
             let Some(shared) = shared.upgrade() else { return };
             match answer {
                 Ok(_) => shared.measured(asked.elapsed()),
@@ -180,7 +233,7 @@ impl Shared {
                 }
                 Signalled::LockWait => {
                     // Without a connection it waits and goes out behind the lock's own request.
-                    self.call(&Query::CancelLock { sequence: sequence.0 }, |_| ());
+                    self.call(&Query::CancelLock { sequence: sequence.0 }, |_, _| ());
                     return Interrupted::Cancelling;
                 }
             }
@@ -298,6 +351,37 @@ impl Shared {
         millis(self.born.elapsed()).saturating_sub(self.heard_ms[lane as usize].load(Ordering::Relaxed))
     }
 
+    /// A request that was asked at that time was answered: the session lived then.
+    pub(super) fn lived(&self, asked: Duration) {
+        let nanos = u64::try_from(asked.as_nanos()).unwrap_or(0);
+        self.answered_asked.fetch_max(nanos, Ordering::AcqRel);
+    }
+
+    /// [`super::Link::answered_since`].
+    pub(super) fn answered_since(&self) -> Duration {
+        Duration::from_nanos(self.answered_asked.load(Ordering::Acquire))
+    }
+
+    /// A frame said what is durable.
+    pub(super) fn durable(&self, commit: u64) {
+        // Frames of one connection come in order, and only one connection tells.
+        if commit > self.durable.load(Ordering::Relaxed) {
+            self.durable.store(commit, Ordering::Relaxed);
+            if let Some(owner) = self.owner() {
+                owner.durable(commit);
+            }
+        }
+    }
+
+    /// A server that restarted counts its commits anew.
+    pub(super) fn durable_anew(&self) {
+        self.durable.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.get().and_then(Weak::upgrade)
+    }
+
     pub(super) fn ignored(&self) {
         self.answers_ignored.fetch_add(1, Ordering::Relaxed);
     }
@@ -360,30 +444,24 @@ impl Shared {
     }
 
     fn submit(self: &Arc<Self>, lane: Lane, outgoing: Outgoing) -> Sequence {
-        let Outgoing { kind, body, payload, nature, payload_bytes_max, done } = outgoing;
-        let refused = if body.len() > FRAME_BODY_BYTES_MAX || payload.len() > FRAME_PAYLOAD_BYTES_MAX {
+        let bytes = crate::wire::frame::HEADER_BYTES + outgoing.body.len() + outgoing.payload.len();
+        let own = matches!(outgoing.nature, Nature::Keepalive | Nature::Logged);
+        let refused = if outgoing.body.len() > FRAME_BODY_BYTES_MAX
+            || outgoing.payload.len() > FRAME_PAYLOAD_BYTES_MAX
+        {
             Some(Errno::E2BIG)
-        } else if nature != Nature::Keepalive && self.is_full() {
+        } else if !own && self.is_full() {
             Some(Errno::ENOMEM)
         } else {
             None
         };
         if let Some(errno) = refused {
-            done.fail(errno);
+            outgoing.done.fail(errno);
             return Sequence(self.next_sequence.fetch_add(1, Ordering::Relaxed));
         }
-        let body_crc = crc32c(&body);
-        let bytes = crate::wire::frame::HEADER_BYTES + body.len() + payload.len();
         // Counted before it is in the table, since the answer may be faster than this thread.
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let make = |sequence| InFlight {
-            request: Arc::new(Request { kind, sequence, body, body_crc, payload }),
-            done,
-            nature,
-            payload_bytes_max,
-            interrupted: false,
-        };
+        self.entered(bytes);
+        let make = outgoing.made();
         let channel = self.channel(lane);
         let (sequence, added) = channel.add(&self.next_sequence, &self.options.settled, make);
         match added {
@@ -396,6 +474,11 @@ impl Shared {
             }
         }
         Sequence(sequence)
+    }
+
+    fn entered(&self, bytes: usize) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn is_full(&self) -> bool {
@@ -429,6 +512,38 @@ struct Outgoing {
     nature: Nature,
     payload_bytes_max: u32,
     done: Done,
+}
+
+impl Outgoing {
+    fn logged(batch: Logged) -> Self {
+        let span = Span { first: batch.first, last: batch.last, count: batch.count };
+        Self {
+            kind: FrameKind::Batch,
+            body: batch.body,
+            payload: batch.payload,
+            nature: Nature::Logged,
+            payload_bytes_max: 0,
+            done: Done::Log(span),
+        }
+    }
+
+    /// What makes the request of it, once it has its number. The checksum is computed here, under no lock.
+    fn made(self) -> impl FnOnce(u64) -> InFlight {
+        let Self { kind, body, payload, nature, payload_bytes_max, done } = self;
+        let (body_crc, asked) = (crc32c(&body), boottime());
+        move |sequence| InFlight {
+            request: Arc::new(Request { kind, sequence, body, body_crc, payload }),
+            done,
+            nature,
+            asked,
+            payload_bytes_max,
+            interrupted: false,
+        }
+    }
+
+    fn in_flight(self, sequence: u64) -> InFlight {
+        self.made()(sequence)
+    }
 }
 
 /// A lock whose holders leave it whole at every step, so that another thread's panic does not spread.

@@ -3,9 +3,10 @@
 use super::Tickets;
 use crate::base::{Errno, SessionId};
 use crate::wire::frame::{HEADER_BYTES, crc32c};
-use crate::wire::{Answer, FrameKind, Header, Outcome, Query};
+use crate::wire::{Answer, FrameKind, Grants, Header, Outcome, Query, Ticket};
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What does not change however often the request is sent. Kept until the answer is there.
 #[derive(Debug)]
@@ -45,20 +46,31 @@ impl Request {
     }
 }
 
-type CallDone = Box<dyn for<'a> FnOnce(Result<Answer<'a>, Errno>) + Send>;
+type CallDone = Box<dyn for<'a> FnOnce(Result<Answer<'a>, Errno>, Grants<'a>) + Send>;
 type BatchDone = Box<dyn for<'a> FnOnce(Result<&'a [Outcome], Errno>) + Send>;
 
 /// Who waits.
 pub(super) enum Done {
     Call(CallDone),
     Batch(Tickets, BatchDone),
+    /// The owner's log, which sends it again by itself.
+    Log(Span),
+}
+
+/// The tickets of a batch of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Span {
+    pub(super) first: Ticket,
+    pub(super) last: Ticket,
+    pub(super) count: u32,
 }
 
 impl Done {
     pub(super) fn fail(self, errno: Errno) {
         match self {
-            Self::Call(done) => done(Err(errno)),
+            Self::Call(done) => done(Err(errno), Grants::default()),
             Self::Batch(_, done) => done(Err(errno)),
+            Self::Log(_) => {}
         }
     }
 }
@@ -72,6 +84,8 @@ pub(super) enum Nature {
     LockWait,
     /// It changes something: never given up.
     Change,
+    /// Mutations of the owner's log: with the connection it is forgotten, and comes from the log again.
+    Logged,
     /// The link's own keepalive: not sent again.
     Keepalive,
 }
@@ -113,6 +127,8 @@ pub(super) struct InFlight {
     pub(super) request: Arc<Request>,
     pub(super) done: Done,
     pub(super) nature: Nature,
+    /// When it was asked for, by [`super::boottime`].
+    pub(super) asked: Duration,
     /// Longest payload the answer may bring.
     pub(super) payload_bytes_max: u32,
     /// Its caller got a signal: it fails when the connection is lost.

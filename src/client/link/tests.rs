@@ -1,5 +1,6 @@
 //! The link against a scripted server over real unix sockets.
 
+mod log;
 mod opening;
 mod peer;
 mod reconnect;

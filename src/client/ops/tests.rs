@@ -123,7 +123,7 @@ impl Bench {
     fn new() -> Self {
         let server = Arc::new(Script::default());
         let peer: Arc<dyn Peer> = Arc::<Script>::clone(&server);
-        let target = Target::Local { peer, welcome: Welcome::default() };
+        let target = Target::Local { peer, welcome: Welcome::default(), notices: Arc::default() };
         let (mount, _) = Mount::open(target, LinkOptions::new("/test").unwrap()).unwrap();
         Self { mount, server }
     }

@@ -265,7 +265,7 @@ fn reply_to(frame: &Frame) -> Frame {
 fn inside(deferred: bool) -> (Arc<Link>, Arc<Inside>) {
     let peer = Arc::new(Inside { deferred, ..Inside::default() });
     let welcome = Welcome { lease_ms: 5, ..Welcome::default() };
-    let target = Target::Local { peer: Arc::<Inside>::clone(&peer), welcome };
+    let target = Target::Local { peer: Arc::<Inside>::clone(&peer), welcome, notices: Arc::default() };
     let (link, welcome) = Link::open(target, LinkOptions::new("/mnt").unwrap()).unwrap();
     assert_eq!(welcome.lease_ms, 5);
     (link, peer)
