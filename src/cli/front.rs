@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The source that remembers nothing.
-const NULL: &str = "null:";
+pub(super) const NULL: &str = "null:";
 
 /// One opened source.
 pub(super) struct Front {
@@ -53,13 +53,7 @@ pub(super) fn judge(args: &MountArgs) -> Result<(), Failure> {
         }
         return server_address::parse(&args.source).map(|_| ());
     }
-    if args.source.contains(':') && !args.source.contains('/') {
-        return Err(Failure::usage(format!(
-            "source {}: use a directory (with a slash in it), unix:PATH, tcp://HOST:PORT or null:",
-            args.source
-        )));
-    }
-    Ok(())
+    server_address::refuse_unknown_scheme("source", &args.source, "unix:PATH, tcp://HOST:PORT or null:")
 }
 
 impl Front {
@@ -78,12 +72,6 @@ impl Front {
             return Self::connected(target.to_string(), target, options, None);
         }
         let folder = server_address::settled(Path::new(&args.source))?;
-        if point.starts_with(&folder) {
-            let (folder, point) = (folder.display(), point.display());
-            return Err(Failure::usage(format!(
-                "{point} is the store {folder} or inside it; mount it elsewhere"
-            )));
-        }
         let server = OwnServer::open(&folder, &args.times)?;
         let target = server.local(&options)?;
         Self::connected(folder.display().to_string(), target, options, Some(server))

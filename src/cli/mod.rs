@@ -9,6 +9,8 @@ mod args;
 
 mod bench;
 
+mod cover;
+
 mod daemon;
 
 mod doctor;

@@ -11,7 +11,7 @@ use super::front::{self, Front};
 use super::log::{self, Log};
 use super::mountinfo::{self, Mount};
 use super::probe::{self, Answer};
-use super::{options, remount, target, umount};
+use super::{cover, options, remount, target, umount};
 use crate::control::{Ask, ControlServer, Subject, place};
 use crate::kernel::transport::mount::descriptor_of;
 use crate::kernel::transport::{self, Choice, End, Kind, Monitor, MountOptions, Running};
@@ -47,6 +47,7 @@ pub(super) fn run(args: MountArgs, line: &[OsString]) -> Result<ExitCode, Failur
     front::judge(&args)?;
     let point = settle_point(&args.dir)?;
     refuse_own_mount(&point)?;
+    cover::refuse(&args, &point)?;
     // Before a store is made for a mount that cannot be.
     transport::mount::check(&point, &kernel).map_err(Failure::new)?;
     if !args.daemon.foreground && !daemon::is_child() {
@@ -72,6 +73,10 @@ fn settle_point(dir: &Path) -> Result<PathBuf, Failure> {
     }
     let plain =
         mountinfo::absolute(dir).map_err(|error| Failure::new(format!("{}: {error}", dir.display())))?;
+    // A mount that is there already may hang: it is not asked.
+    if let Ok(mount) = target::mount_at(dir) {
+        return Ok(mount.point);
+    }
     match plain.canonicalize() {
         Ok(real) => Ok(real),
         // What is wrong with it is told by whoever mounts, with its remedy.

@@ -89,22 +89,47 @@ pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     Ok(clean)
 }
 
-/// Candidates of what `path` is called in the mount table: as written, then with the links of its folder resolved.
-/// The last component is never followed, since it may be a mount that hangs.
+/// Most symbolic links followed in one path, as many as the kernel follows (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// What `path` is called in the mount table: links resolved, but never a component that lies on a ringfs mount, since
+/// that may hang. Such a rest stays as it is written. A path that cannot be resolved is taken by its letters.
 ///
 /// # Errors
 /// The current directory is gone.
-pub(super) fn spellings(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let plain = absolute(path)?;
-    let mut spellings = vec![plain.clone()];
-    if let (Some(parent), Some(name)) = (plain.parent(), plain.file_name())
-        && !table()?.iter().any(|mount| mount.point == plain)
-        && let Ok(parent) = parent.canonicalize()
-    {
-        spellings.push(parent.join(name));
+pub(super) fn settle(table: &[Mount], path: &Path) -> std::io::Result<PathBuf> {
+    let joined = if path.is_absolute() { path.to_owned() } else { std::env::current_dir()?.join(path) };
+    let is_link = |path: &Path| std::fs::read_link(path).ok();
+    resolve(table, &joined, &is_link).map_or_else(|| absolute(path), Ok)
+}
+
+/// Walks an absolute path. `link` tells where a symbolic link leads; `None` for what is no link. `None` for a circle.
+fn resolve(table: &[Mount], path: &Path, link: &dyn Fn(&Path) -> Option<PathBuf>) -> Option<PathBuf> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut real = PathBuf::from("/");
+    let mut rest = parts(path);
+    let mut links = 0;
+    while let Some(part) = rest.pop() {
+        if part == "/" {
+            real = part.into();
+        } else if part == ".." {
+            real.pop();
+        } else if part != "." {
+            real.push(part);
+            let may_hang = holding(table, &real).is_some_and(Mount::is_ringfs);
+            if let Some(target) = (!may_hang).then(|| link(&real)).flatten() {
+                links += 1;
+                if links > LINKS_MAX {
+                    return None;
+                }
+                real.pop();
+                rest.extend(parts(&target));
+            }
+        }
     }
-    spellings.dedup();
-    Ok(spellings)
+    Some(real)
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT POINT OPTIONS [TAGS…] - TYPE SOURCE SUPER_OPTIONS` (proc_pid_mountinfo(5)).
@@ -148,7 +173,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{absolute, at, holding, parse_line};
+    use super::{absolute, at, holding, parse_line, resolve};
     use std::path::Path;
 
     const LINES: [&str; 4] = [
@@ -183,5 +208,35 @@ mod tests {
     fn dots_go_away_without_asking_the_file_system() {
         assert_eq!(absolute(Path::new("/a/./b/../c/")).unwrap(), Path::new("/a/c"));
         assert_eq!(absolute(Path::new("/../..")).unwrap(), Path::new("/"));
+    }
+
+    #[test]
+    fn links_are_followed_as_far_as_a_mount_that_may_hang() {
+        let table: Vec<_> = LINES.iter().filter_map(|line| parse_line(line.as_bytes())).collect();
+        let link = |path: &Path| {
+            assert!(!path.starts_with("/mnt"), "{} may hang", path.display());
+            let target = match path.to_str().unwrap() {
+                "/home/me/far" => "/mnt",
+                "/home/me/near" => "../you",
+                "/home/you" => "/srv/./you",
+                "/circle" => "circle",
+                _ => return None,
+            };
+            Some(target.into())
+        };
+        let resolved = |path: &str| resolve(&table, Path::new(path), &link);
+        for (path, real) in [
+            ("/home/me/far", "/mnt"),
+            ("/home/me/far/", "/mnt"),
+            ("/home/me/far/x/y", "/mnt/x/y"),
+            ("/home/me/far/../home", "/home"),
+            ("/home/me/near/a", "/srv/you/a"),
+            ("/home/me/near/../a", "/srv/a"),
+            ("/mnt/a b/c", "/mnt/a b/c"),
+            ("/", "/"),
+        ] {
+            assert_eq!(resolved(path).as_deref(), Some(Path::new(real)), "{path}");
+        }
+        assert_eq!(resolved("/circle/x"), None);
     }
 }

@@ -2,7 +2,7 @@
 //! mount that is there. The daemon is not asked: read-only and its kin are the kernel's business.
 
 use super::fail::Failure;
-use super::{mountinfo, target};
+use super::target;
 use crate::kernel::transport::{MountOptions, Taken};
 use nix::mount::MsFlags;
 use std::path::Path;
@@ -19,18 +19,18 @@ pub(super) fn is_asked(lists: &[String]) -> bool {
 /// # Errors
 /// There is no ringfs mount, an option cannot be changed, or the kernel refuses.
 pub(super) fn run(dir: &Path, lists: &[String]) -> Result<ExitCode, Failure> {
-    let point =
-        mountinfo::absolute(dir).map_err(|error| Failure::new(format!("{}: {error}", dir.display())))?;
-    let mount = target::mount_at(&point)?;
+    let mount = target::mount_at(dir)?;
+    let point = &mount.point;
     let flags = flags(lists, &mount.source)?;
-    nix::mount::mount(None::<&str>, &point, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>)
-        .map_err(|errno| match errno {
+    nix::mount::mount(None::<&str>, point, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>).map_err(
+        |errno| match errno {
             nix::errno::Errno::EPERM => Failure::new("only root may change the options of a mount"),
             nix::errno::Errno::EBUSY => {
                 Failure::busy(format!("{} has files open for writing; close them first", point.display()))
             }
             other => Failure::new(format!("the kernel does not remount {}: {other}", point.display())),
-        })?;
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,6 +16,9 @@ use std::sync::mpsc::channel;
 /// # Errors
 /// The store is not served, or was not closed in order.
 pub(super) fn run(args: &ServeArgs, line: &[OsString]) -> Result<ExitCode, Failure> {
+    if let Some(store) = args.store.to_str() {
+        server_address::refuse_unknown_scheme("store", store, "--listen for addresses")?;
+    }
     let addresses = args.listen.iter().map(|word| parse(word)).collect::<Result<Vec<_>, _>>()?;
     if !args.daemon.foreground && !daemon::is_child() {
         return daemon::start_and_wait(line);

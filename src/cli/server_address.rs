@@ -28,6 +28,24 @@ pub(super) fn is_address(word: &str) -> bool {
     word.starts_with("unix:") || word.starts_with("tcp:")
 }
 
+/// Refuses a word that was meant as an address, rather than to make a directory of that name. `known` lists the forms
+/// that are taken besides a directory.
+///
+/// # Errors
+/// [`super::fail::Exit::Usage`].
+pub(super) fn refuse_unknown_scheme(what: &str, word: &str, known: &str) -> Result<(), Failure> {
+    let Some((scheme, rest)) = word.split_once(':') else { return Ok(()) };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
+    // `a:b/c` may be a directory; `a:b` is more likely a mistake, and `./a:b` says what is meant.
+    if !is_scheme || rest.contains('/') && !rest.starts_with("//") {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{what} {word}: unknown scheme {scheme}:; use {known}, or a directory (./{word} if it is one)"
+    )))
+}
+
 /// The address as the link takes it.
 ///
 /// # Errors
@@ -147,7 +165,7 @@ pub(super) fn settled(path: &Path) -> Result<PathBuf, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_address, parse, read_secret};
+    use super::{is_address, parse, read_secret, refuse_unknown_scheme};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -159,6 +177,21 @@ mod tests {
             assert!(parse(bad).unwrap_err().message.contains("tcp://HOST:PORT"), "{bad}");
         }
         assert!(!is_address("/srv/store"));
+    }
+
+    #[test]
+    fn a_word_with_a_scheme_is_no_directory() {
+        for bad in ["http://h/x", "s3://bucket", "tpc://h:1", "plain:x", "git+ssh://h/x", "nfs:"] {
+            let refused = refuse_unknown_scheme("source", bad, "unix:PATH").unwrap_err().message;
+            let scheme = bad.split(':').next().unwrap();
+            assert!(
+                refused.contains(&format!("scheme {scheme}:")) && refused.contains("unix:PATH"),
+                "{refused}"
+            );
+        }
+        for good in ["store", "/srv/a:b", "./http://h/x", "../s3:x", "a:b/c", "1:2", ":x"] {
+            assert!(refuse_unknown_scheme("source", good, "").is_ok(), "{good}");
+        }
     }
 
     #[test]

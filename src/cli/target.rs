@@ -17,9 +17,8 @@ pub(super) const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 /// There is none there.
 pub(super) fn mount_at(dir: &Path) -> Result<Mount, Failure> {
     let table = table()?;
-    let spellings = spellings(dir)?;
-    let found = spellings.iter().find_map(|point| mountinfo::at(&table, point));
-    match found {
+    let point = settle(&table, dir)?;
+    match mountinfo::at(&table, &point) {
         Some(mount) if mount.is_ringfs() => Ok(mount.clone()),
         Some(mount) => Err(Failure::new(format!(
             "{} is a mount of type {}, not of ringfs",
@@ -39,12 +38,9 @@ pub(super) fn mount_at(dir: &Path) -> Result<Mount, Failure> {
 /// It is on another file system.
 pub(super) fn mount_of(path: &Path) -> Result<(Mount, PathBuf), Failure> {
     let table = table()?;
-    for spelling in spellings(path)? {
-        if let Some(mount) = mountinfo::holding(&table, &spelling)
-            && mount.is_ringfs()
-        {
-            return Ok((mount.clone(), spelling));
-        }
+    let settled = settle(&table, path)?;
+    if let Some(mount) = mountinfo::holding(&table, &settled).filter(|mount| mount.is_ringfs()) {
+        return Ok((mount.clone(), settled));
     }
     Err(Failure::new(format!(
         "{} is not on a ringfs mount; `ringfs status` lists the mounts of this host",
@@ -93,7 +89,7 @@ fn table() -> Result<Vec<Mount>, Failure> {
     })
 }
 
-fn spellings(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    mountinfo::spellings(path)
+fn settle(table: &[Mount], path: &Path) -> Result<PathBuf, Failure> {
+    mountinfo::settle(table, path)
         .map_err(|error| Failure::new(format!("cannot resolve {}: {error}", path.display())))
 }

@@ -75,6 +75,44 @@ fn each_transport_serves_the_null_source_and_says_which_it_is() {
 }
 
 #[test]
+fn a_link_to_a_mount_point_is_as_good_as_the_point_also_when_nobody_answers_there() {
+    if !can_mount() {
+        return;
+    }
+    let _host = host::as_it_is();
+    let place = Place::new();
+    let (mnt, link, far) = (place.mnt(), place.at("link"), place.at("far"));
+    std::os::unix::fs::symlink("mnt", &link).unwrap();
+    std::os::unix::fs::symlink(&link, &far).unwrap();
+    place.mount(&[]).ok();
+    fs::write(format!("{mnt}/file"), b"12345").unwrap();
+    for name in [&link, &far] {
+        assert_eq!(ringfs(&["status", "--json", name]).ok().json()["mount"]["point"], mnt);
+        ringfs(&["flush", name]).ok();
+        let info = ringfs(&["info", "--json", &format!("{name}/file")]).ok().json();
+        assert_eq!(info["file"]["size_bytes"], 5);
+        ringfs(&["mount", &place.at("store"), name]).fails(3, &["already", "ringfs umount"]);
+    }
+    ringfs(&["umount", &far]).ok();
+    assert!(!place.is_mounted());
+    // A daemon that is stopped answers nobody.
+    place.mount(&[]).ok();
+    let daemon = place.daemon();
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    ringfs(&["mount", &place.at("store"), &far]).fails(1, &["does not answer", "ringfs umount"]);
+    let forced = ringfs(&["umount", "--force", "--timeout", "1", &far]);
+    kill(daemon, Signal::SIGCONT).unwrap();
+    forced.fails(1, &["is unmounted, but its daemon"]);
+    assert!(!place.is_mounted());
+    eventually("the daemon ends", || !runs(daemon));
+    // One that was killed leaves a mount that is only in the table.
+    place.mount(&[]).ok();
+    place.kill_daemon();
+    ringfs(&["umount", &link]).ok();
+    assert!(!place.is_mounted());
+}
+
+#[test]
 fn a_busy_mount_is_refused_with_who_uses_it_and_lazily_outlives_its_users() {
     if !can_mount() {
         return;

@@ -36,6 +36,35 @@ fn bad_mount_points_are_each_named_with_their_remedy() {
     ringfs(&["mount", &place.at("store"), &inside]).fails(2, &["inside"]);
 }
 
+/// A daemon that opens a file below its own mount point waits for itself, and cannot be killed.
+#[test]
+fn a_mount_that_would_cover_what_its_daemon_uses_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let _host = host::as_it_is();
+    let place = Place::new();
+    let (mnt, store) = (place.mnt(), place.at("store"));
+    let link = place.at("link");
+    std::os::unix::fs::symlink(&mnt, &link).unwrap();
+    for point in [&mnt, &link] {
+        for covered in [format!("{mnt}/store"), format!("{link}/deep/store")] {
+            ringfs(&["mount", &covered, point])
+                .fails(2, &["store", "inside the mount point", "move the store"]);
+        }
+        let log = format!("{mnt}/log");
+        ringfs(&["mount", &store, point, "--log", &log])
+            .fails(2, &["log", "inside the mount point", "--log"]);
+        let socket = format!("unix:{link}/socket");
+        ringfs(&["mount", &socket, point]).fails(2, &["socket", "inside the mount point", "elsewhere"]);
+    }
+    assert_eq!(fs::read_dir(&mnt).unwrap().count(), 0, "nothing is made below the mount point");
+    let mut mount = Command::new("unshare");
+    mount.args(["-m", RINGFS, "mount", &store, "/run", "-o", "nonempty"]);
+    run(mount).fails(2, &["control socket", "/run/ringfs"]);
+    assert!(!Path::new(&store).exists());
+}
+
 #[test]
 fn stores_that_cannot_be_used_are_each_named_with_their_remedy() {
     if !can_mount() {
@@ -50,7 +79,14 @@ fn stores_that_cannot_be_used_are_each_named_with_their_remedy() {
     fs::create_dir_all(format!("{other}/precious")).unwrap();
     ringfs(&["mount", &other, &place.mnt()]).fails(1, &["not a ringfs store"]);
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
-    ringfs(&["mount", "plainword:x", &place.mnt()]).fails(2, &["plainword:x", "unix:PATH"]);
+    for source in ["plainword:x", "http://example.org/x", "s3://bucket", "tpc://127.0.0.1:1"] {
+        let mut mount = Command::new(RINGFS);
+        mount.args(["mount", source, &place.mnt()]).current_dir(place.path());
+        run(mount).fails(2, &[source, "unknown scheme", "unix:PATH, tcp://HOST:PORT or null:"]);
+        let scheme = source.split_once(':').unwrap().0;
+        assert!(!Path::new(&place.at(&format!("{scheme}:"))).exists(), "a directory was made for {source}");
+    }
+    ringfs(&["serve", "http://example.org/x", "--listen", "tcp://127.0.0.1:0"]).fails(2, &["unknown scheme"]);
 
     place.mount(&[]).ok();
     let second = place.at("second");
