@@ -30,6 +30,9 @@ pub struct Done {
     /// `Unlink`, `Rmdir`, `Rename`: the inode that lost its last name; with `hold` this session holds it now until it
     /// is dropped.
     pub orphan: Option<Ino>,
+    /// What the names stood for before: of `Unlink` and `Rmdir` the first alone, of `Rename` the old and the new name.
+    /// A client that did not know it learns whose attributes changed.
+    pub named: [Option<Ino>; 2],
     /// `Write`, `Copy`: number of bytes.
     pub bytes: u64,
     /// `Write`: where the bytes went (differs from the request with append).
@@ -102,6 +105,7 @@ struct Fixed {
     bytes: U64,
     offset: U64,
     attr: WireAttr,
+    named: [U64; 2],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Clone, Copy)]
@@ -158,6 +162,7 @@ pub fn encode(body: &mut Vec<u8>, outcome: &Outcome) {
             }
             f.flags = flags.into();
             f.orphan = done.orphan.map_or(0, |ino| ino.0).into();
+            f.named = done.named.map(|ino| ino.map_or(0, |ino| ino.0).into());
             f.bytes = done.bytes.into();
             f.offset = done.offset.into();
         }
@@ -250,12 +255,14 @@ fn outcome(record: &Record<'_>) -> Result<Outcome, WireFault> {
     let f: Fixed = record.fixed();
     let flags = f.flags.get();
     let errno = i32::try_from(f.errno.get()).unwrap_or(i32::MAX);
+    let ino = |ino: U64| (ino.get() != 0).then(|| Ino(ino.get()));
     let result = if errno != 0 {
         Err(Errno::from_raw(errno))
     } else {
         Ok(Done {
             attr: (flags & HAS_ATTR != 0).then(|| f.attr.attr()),
-            orphan: (f.orphan.get() != 0).then(|| Ino(f.orphan.get())),
+            orphan: ino(f.orphan),
+            named: f.named.map(ino),
             bytes: f.bytes.get(),
             offset: f.offset.get(),
             existed: flags & EXISTED != 0,

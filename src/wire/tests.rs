@@ -259,7 +259,14 @@ fn entry_bytes_is_what_an_entry_takes() {
 
 #[test]
 fn every_outcome_survives_the_way_there_and_back() {
-    let done = Done { attr: Some(attr()), orphan: Some(Ino(5)), bytes: 6, offset: 7, existed: true };
+    let done = Done {
+        attr: Some(attr()),
+        orphan: Some(Ino(5)),
+        named: [Some(Ino(8)), Some(Ino(9))],
+        bytes: 6,
+        offset: 7,
+        existed: true,
+    };
     for result in [Ok(done), Ok(Done::default()), Err(Errno::ENOTEMPTY)] {
         let sent = Outcome { ticket: Ticket(3), result };
         let (mut body, mut one) = (Vec::new(), Vec::new());

@@ -186,7 +186,14 @@ fn answers(all: &mut Vec<Seed>) {
     notice::encode(&mut bytes, &Notice::Recall(Recall { ino: Ino(20), keep: Keep::Shared, number: 9 }));
     notice::encode(&mut bytes, &Notice::Durable);
     body(all, "notices".to_owned(), &bytes, b"");
-    let done = Done { attr: Some(attr()), orphan: Some(Ino(12)), bytes: 7, offset: 8, existed: true };
+    let done = Done {
+        attr: Some(attr()),
+        orphan: Some(Ino(12)),
+        named: [Some(Ino(12)), None],
+        bytes: 7,
+        offset: 8,
+        existed: true,
+    };
     let mut bytes = Vec::new();
     outcome::begin(&mut bytes, u64::MAX);
     outcome::encode_ran(&mut bytes, Ticket(1), Ticket(u64::MAX));

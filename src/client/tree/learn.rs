@@ -11,6 +11,12 @@ impl Tree {
     pub fn granted(&mut self, grants: impl IntoIterator<Item = Grant>) {
         for grant in grants {
             let Some(node) = self.nodes.ensure(grant.ino) else { continue };
+            if !node.has(flag::LEASED) {
+                // It may have been changed and moved while nobody here was told.
+                node.changed = node.changed.max(self.floor.0);
+                node.ticket = node.ticket.max(self.floor.1);
+                node.parent = Ino(0);
+            }
             if grant.number > node.number {
                 node.lease(grant.mode, grant.number, grant.plain);
             }
@@ -94,10 +100,14 @@ impl Tree {
     /// A mutation that the caller waited for was sent or answered: what is known of the inode's attributes, extended ones among
     /// them, is old, and what is on its way may be.
     pub fn forget_attr(&mut self, ino: Ino) {
-        self.doubt(ino);
         if let Some(node) = self.nodes.get_mut(ino) {
             node.clear(flag::PLAIN);
+            if !node.has(flag::ATTR) || node.is_dir() {
+                // Perhaps it was moved.
+                node.parent = Ino(0);
+            }
         }
+        self.doubt(ino);
     }
 
     /// The same of a name, and of the attributes of its directory.
@@ -129,6 +139,8 @@ impl Tree {
         if let Some(node) = self.nodes.get_mut(ino) {
             node.clear(flag::ATTR);
             node.changed = self.changes;
+        } else {
+            self.floor.0 = self.changes;
         }
     }
 

@@ -27,6 +27,8 @@ mod learn;
 mod node;
 mod recall;
 mod rename;
+#[cfg(test)]
+mod tests;
 
 pub use attributes::Written;
 pub use bounds::TreeCounts;
@@ -106,6 +108,9 @@ pub struct Tree {
     names: usize,
     /// Counts changes; the last one.
     changes: u64,
+    /// The last change of an inode that is not in the table, or not any more, and its ticket: a new one in the table learns
+    /// nothing from an answer that is older.
+    floor: (u64, u64),
     /// All local mutations up to this ticket are applied, or failed.
     applied: u64,
     /// What is being recalled, and what may be kept of it.
@@ -138,6 +143,7 @@ impl Tree {
             nodes: Nodes::default(),
             names: 0,
             changes: 0,
+            floor: (0, 0),
             applied: 0,
             recalls: FxHashMap::default(),
             listed: FxHashSet::default(),

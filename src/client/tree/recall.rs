@@ -117,6 +117,7 @@ impl Tree {
         self.names -= node.names().map_or(0, |names| names.len());
         node.forget();
         if node.ticket <= self.applied {
+            self.floor = (self.floor.0.max(node.changed), self.floor.1.max(node.ticket));
             self.nodes.remove(ino);
         }
     }

@@ -87,6 +87,8 @@ impl Tree {
         for place in [Some(old), Some(new), Some(moved), other].into_iter().flatten() {
             self.may_change(place)?;
         }
+        let moves_dirs = source.kind == Kind::Directory
+            || target.is_some_and(|target| flags.exchange && target.kind == Kind::Directory);
         let orphan = match (target, other) {
             (Some(target), Some(other)) if flags.exchange => {
                 self.exchange(change, (&from, source, moved), (&to, target, other))?;
@@ -98,7 +100,21 @@ impl Tree {
             self.nodes.at_mut(place).touch_content(change.at);
             self.touched(place, change);
         }
+        if moves && moves_dirs {
+            self.hold_chain(to.parent, change);
+            self.hold_chain(from.parent, change);
+        }
         Ok(Renamed { ino: source.ino, replaced, orphan, nothing: false })
+    }
+
+    /// That no circle came about rests on where the directories above are: none of them is given back, to be moved by
+    /// another, before the server has executed the rename.
+    fn hold_chain(&mut self, dir: Ino, change: &Change) {
+        for above in self.ancestors(dir) {
+            if let Some(node) = self.nodes.get_mut(above) {
+                node.ticket = change.ticket.0;
+            }
+        }
     }
 
     fn place<'n>(&self, dir: u32, (parent, name): (Ino, Name<'n>)) -> Place<'n> {

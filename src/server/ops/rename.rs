@@ -69,18 +69,23 @@ pub(super) fn rename(txn: &mut dyn Txn, env: &Env, from: Place<'_>, to: Place<'_
         check_circle(txn, flags, source, from.parent, target, to.parent)?;
     }
     if target.is_some_and(|target| target.ino == source.ino) {
-        return Ok(Done::default());
+        return Ok(Done { named: [Some(source.ino), Some(source.ino)], ..Done::default() });
     }
     let moved = must_get_named(txn, source.ino)?;
     let target = target.map(|target| must_get_named(txn, target.ino)).transpose()?;
-    match target {
-        Some(other) if flags.exchange => exchange(txn, env, dirs, (from, moved), (to, other)),
+    let named = [Some(source.ino), target.map(|target| target.ino)];
+    let orphan = match target {
+        Some(other) if flags.exchange => {
+            exchange(txn, env, dirs, (from, moved), (to, other))?;
+            None
+        }
         target => {
             let replaced = target.map(|target| (target.kind(), target.entries));
             posix::check_replace(moved.kind(), replaced, dirs.new.map(|dir| dir.nlink))?;
-            replace(txn, env, dirs, (from, moved), (to, target), flags.whiteout)
+            replace(txn, env, dirs, (from, moved), (to, target), flags.whiteout)?
         }
-    }
+    };
+    Ok(Done { orphan, named, ..Done::default() })
 }
 
 /// A directory must not move below itself.
@@ -121,7 +126,7 @@ fn is_at_or_below(view: &dyn View, below: Ino, above: Ino) -> Try<bool> {
     Err(StoreFault::damaged(&keys::inode(below), "its parents form a circle").into())
 }
 
-/// The new name stands for the moved inode; what it stood for loses a name.
+/// The new name stands for the moved inode; what it stood for loses a name, which is given when that was its last.
 fn replace(
     txn: &mut dyn Txn,
     env: &Env,
@@ -129,7 +134,7 @@ fn replace(
     (from, mut moved): (Place<'_>, Inode),
     (to, target): (Place<'_>, Option<Inode>),
     whiteout: bool,
-) -> Try<Done> {
+) -> Try<Option<Ino>> {
     let mut orphan = None;
     match target {
         Some(mut target) => {
@@ -145,7 +150,7 @@ fn replace(
         make::whiteout(txn, env, &dirs.old, from.name)?;
     } else {
         dirents::remove(txn, &env.hash, from.parent, from.name)?;
-        lose_entry(&mut dirs.old, env)?;
+        lose_entry(&mut dirs.old)?;
     }
     if moved.is_dir() && dirs.new.is_some() {
         lose_subdirectory(&mut dirs.old)?;
@@ -155,7 +160,7 @@ fn replace(
     posix::touch_attributes(&mut moved, env.now);
     inodes::put(txn, &moved);
     dirs.store(txn, env);
-    Ok(Done { orphan, ..Done::default() })
+    Ok(orphan)
 }
 
 /// Two names swap what they stand for.
@@ -165,7 +170,7 @@ fn exchange(
     mut dirs: Dirs,
     (from, mut moved): (Place<'_>, Inode),
     (to, mut other): (Place<'_>, Inode),
-) -> Try<Done> {
+) -> Try<()> {
     if dirs.new.is_some() && moved.is_dir() != other.is_dir() {
         let (loser, gainer) = match &mut dirs {
             Dirs { old, new: Some(new) } if moved.is_dir() => (old, new),
@@ -185,5 +190,5 @@ fn exchange(
         inodes::put(txn, inode);
     }
     dirs.store(txn, env);
-    Ok(Done::default())
+    Ok(())
 }

@@ -20,9 +20,10 @@ pub(super) fn unlink(
     posix::check_unlink(inode.kind())?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
-    lose_entry(&mut dir, env)?;
+    lose_entry(&mut dir)?;
+    posix::touch_content(&mut dir, env.now);
     inodes::put(txn, &dir);
-    Ok(Done { orphan, ..Done::default() })
+    Ok(Done { orphan, named: [Some(found.ino), None], ..Done::default() })
 }
 
 /// rmdir(2). `ino`: what the name must stand for.
@@ -39,10 +40,11 @@ pub(super) fn rmdir(
     posix::check_rmdir(inode.kind(), inode.entries)?;
     dirents::remove(txn, &env.hash, parent, name)?;
     let orphan = lose_name(txn, env, &mut inode)?;
-    lose_entry(&mut dir, env)?;
+    lose_entry(&mut dir)?;
+    posix::touch_content(&mut dir, env.now);
     lose_subdirectory(&mut dir)?;
     inodes::put(txn, &dir);
-    Ok(Done { orphan, ..Done::default() })
+    Ok(Done { orphan, named: [Some(found.ino), None], ..Done::default() })
 }
 
 /// What was found at a name, which is there and is what the client took it for.
@@ -83,12 +85,11 @@ pub(super) fn lose_name(txn: &mut dyn Txn, env: &Env, inode: &mut Inode) -> Try<
     Ok(last.then_some(inode.ino))
 }
 
-/// A directory lost an entry. The caller stores the record.
-pub(super) fn lose_entry(dir: &mut Inode, env: &Env) -> Result<(), StoreFault> {
+/// A directory lost an entry. The caller stores the record, with the time of the change.
+pub(super) fn lose_entry(dir: &mut Inode) -> Result<(), StoreFault> {
     let left = dir.entries.checked_sub(1);
     dir.entries =
         left.ok_or_else(|| StoreFault::damaged(&keys::inode(dir.ino), "counts fewer names than it has"))?;
-    posix::touch_content(dir, env.now);
     Ok(())
 }
 
