@@ -1,5 +1,7 @@
 //! The tree against the server's own rules.
 
+mod corners;
+mod leases;
 mod model;
 mod server;
 
@@ -28,6 +30,11 @@ impl Clock {
     fn next(&mut self) -> Change {
         self.0 += 1;
         Change { at: at(1000 + i64::try_from(self.0).unwrap()), caller: USER, ticket: Ticket(self.0) }
+    }
+
+    /// The ticket of the last one.
+    fn last(&self) -> Ticket {
+        Ticket(self.0)
     }
 }
 
@@ -64,8 +71,11 @@ fn make(tree: &mut Tree, clock: &mut Clock, parent: Ino, text: &'static str, ino
     made.unwrap().attr
 }
 
-/// Names, inodes and cookies of a directory, and whether its end was reached.
-fn list(tree: &mut Tree, dir: Ino, cookie: u64) -> (Vec<(Vec<u8>, Ino, u64)>, Known<bool>) {
+/// Name, inode and cookie.
+type Listed = (Vec<u8>, Ino, u64);
+
+/// The entries of a directory, and whether its end was reached.
+fn list(tree: &mut Tree, dir: Ino, cookie: u64) -> (Vec<Listed>, Known<bool>) {
     let mut found = Vec::new();
     let end = tree.list(dir, cookie, true, &mut |entry| {
         found.push((entry.name.to_vec(), entry.ino, entry.cookie));
