@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// When the client completed its mutations: long before the server's clock.
-const AT: Time = Time { secs: 500, nanos: 7 };
+pub(super) const AT: Time = Time { secs: 500, nanos: 7 };
 
 fn volume(store: Store) -> Volume {
     let mut options = VolumeOptions::new(Arc::new(|| START));
@@ -28,22 +28,27 @@ fn memory() -> Volume {
     volume
 }
 
-fn folder(path: &Path) -> Volume {
+pub(super) fn folder(path: &Path) -> Volume {
     volume(Store::open(path, &StoreOptions::new(Time::default(), (0, 0))).expect("open"))
 }
 
 /// A number for a client to use.
 fn number(volume: &Volume) -> Ino {
+    numbers(volume, 1)
+}
+
+/// The first of `count`.
+pub(super) fn numbers(volume: &Volume, count: u64) -> Ino {
     let _state = volume.inner.write_state();
     let mut txn = volume.inner.store.begin();
-    let ino = counters::take_inos(&mut txn, 1).expect("a number");
+    let ino = counters::take_inos(&mut txn, count).expect("a number");
     volume.inner.commit(txn).expect("committed");
     ino
 }
 
-type Batch = (Vec<u8>, Vec<u8>);
+pub(super) type Batch = (Vec<u8>, Vec<u8>);
 
-fn batch(mutations: &[(u64, Mutation<'_>)]) -> Batch {
+pub(super) fn batch(mutations: &[(u64, Mutation<'_>)]) -> Batch {
     let (mut body, mut payload) = (Vec::new(), Vec::new());
     for (ticket, mutation) in mutations {
         let origin = Origin { ticket: Ticket(*ticket), caller: Caller::ROOT, at: Some(AT) };
@@ -56,11 +61,11 @@ fn told(body: &[u8]) -> Vec<Told> {
     outcome::decode(body).expect("outcomes").map(|told| told.expect("an outcome")).collect()
 }
 
-fn apply(volume: &Volume, batch: &Batch, settled: u64) -> Vec<Told> {
+pub(super) fn apply(volume: &Volume, batch: &Batch, settled: u64) -> Vec<Told> {
     told(&volume.apply(SESSION, &batch.0, &batch.1, settled).expect("a batch"))
 }
 
-fn make(parent: Ino, text: &str, kind: u32, ino: Ino) -> Mutation<'_> {
+pub(super) fn make(parent: Ino, text: &str, kind: u32, ino: Ino) -> Mutation<'_> {
     let flags = MakeFlags { hold: false, exclusive: true };
     let (mode, name) = (kind | 0o644, name(text));
     Mutation::Make { parent, name, mode, umask: 0, rdev: 0, target: b"", flags, ino: Some(ino) }
@@ -74,11 +79,11 @@ fn unlink(text: &str, ino: Ino, hold: bool) -> Mutation<'_> {
     Mutation::Unlink { parent: ROOT, name: name(text), ino: Some(ino), hold }
 }
 
-fn ran(first: u64, last: u64) -> Told {
+pub(super) fn ran(first: u64, last: u64) -> Told {
     Told::Ran { first: Ticket(first), last: Ticket(last) }
 }
 
-fn failed(ticket: u64, errno: Errno) -> Told {
+pub(super) fn failed(ticket: u64, errno: Errno) -> Told {
     Told::One(Outcome { ticket: Ticket(ticket), result: Err(errno) })
 }
 

@@ -1,6 +1,7 @@
 //! The rules, seen from a session: batches in, outcomes out.
 
 mod attributes;
+mod batches;
 mod data;
 mod faults;
 mod holds;
