@@ -139,6 +139,12 @@ impl Stage {
         *self.server.borrow_mut() = Some(Started(child));
     }
 
+    /// Process of the server.
+    pub(crate) fn server_process(&self) -> Pid {
+        let id = self.server.borrow().as_ref().expect("a server").0.id();
+        Pid::from_raw(i32::try_from(id).unwrap())
+    }
+
     /// kill -9 of the server.
     pub(crate) fn kill_server(&self) {
         drop(self.server.borrow_mut().take().expect("a server"));
