@@ -5,12 +5,15 @@
 //! such a run gives instruction counts, which do not depend on what else the machine does.
 #![allow(unsafe_code, reason = "counts allocations, which takes a global allocator")]
 
-use ringfs::base::{Attr, Caller, Ino, Name, Time};
+use ringfs::base::{Attr, Caller, Ino, Kind, Name, NameHash, SetAttr, Time};
 use ringfs::client::namespace::Namespace;
 use ringfs::client::oplog::slots::{Bounds, Log};
+use ringfs::client::tree::{Change, New, Tree, TreeBounds};
 use ringfs::kernel::abi::{InHeader, Opcode};
 use ringfs::kernel::decode::{Request, reply};
-use ringfs::wire::{Answer, MakeFlags, Mutation, Origin, Query, Ticket, answer, mutation, query};
+use ringfs::wire::{
+    Answer, DirEntry, Grant, LeaseMode, MakeFlags, Mutation, Origin, Query, Ticket, answer, mutation, query,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -183,7 +186,6 @@ fn namespace() {
         names.inodes.looked_up(black_box(Ino(9)));
         black_box(names.inodes.forget(Ino(9), 1));
     });
-    const MANY: u64 = 1_000_000;
     let before = BYTES.load(Relaxed);
     let names = Namespace::default();
     for ino in 2..MANY + 2 {
@@ -198,7 +200,114 @@ fn namespace() {
     black_box(&names);
 }
 
+const MANY: u64 = 1_000_000;
+
+/// A tree whose root is leased and empty.
+fn rooted() -> Tree {
+    let mut tree = Tree::new(NameHash::new([7; 16]), TreeBounds { inodes_max: 1 << 21, names_max: 1 << 22 });
+    let root = Attr { ino: Ino::ROOT, mode: libc::S_IFDIR | 0o755, nlink: 2, size: 0, blocks: 0, ..attr() };
+    tree.granted([Grant { ino: Ino::ROOT, mode: LeaseMode::Exclusive, number: 1, plain: true }]);
+    let asked = tree.stamp();
+    tree.learn_attr(asked, &root);
+    tree.learn_listing(asked, Ino::ROOT, 0, &[], true);
+    tree
+}
+
+fn change(ticket: &mut u64) -> Change {
+    *ticket += 1;
+    Change { at: Time { secs: 1_800_000_000, nanos: 1 }, caller: Caller::ROOT, ticket: Ticket(*ticket) }
+}
+
+fn new(ino: u64) -> New<'static> {
+    New { ino: Ino(ino), mode: libc::S_IFREG | 0o644, umask: 0o022, rdev: 0, target: b"", exclusive: true }
+}
+
+/// What one known file takes, its name in the directory included.
+fn print_bytes_each(what: &str, before: i64) {
+    let bytes = BYTES.load(Relaxed) - before;
+    let each = f64::from(i32::try_from(bytes).unwrap_or(i32::MAX)) / 1e6;
+    println!("{what:<44} {each:>9.1} bytes each");
+}
+
+fn tree() {
+    let before = BYTES.load(Relaxed);
+    let (mut tree, mut ticket) = (rooted(), 0);
+    for ino in 100..100 + MANY {
+        let text = format!("file-{ino:08}.txt");
+        let Ok(name) = Name::parse(text.as_bytes()) else { return };
+        black_box(tree.make(&change(&mut ticket), Ino::ROOT, name, &new(ino)).is_ok());
+    }
+    print_bytes_each("tree: a million files made in a directory", before);
+    let (found, absent) = (name(b"file-00500000.txt"), name(b"file-x.txt"));
+    row("tree: look up one of a million", || {
+        black_box(tree.lookup(Ino::ROOT, black_box(found)));
+    });
+    row("tree: look up an absent one of a million", || {
+        black_box(tree.lookup(Ino::ROOT, black_box(absent)));
+    });
+    row("tree: attributes", || {
+        black_box(tree.attr(black_box(Ino(600_000))));
+    });
+    let mut ino = 2 * MANY;
+    row("tree: make and unlink, and forget", || {
+        ino += 1;
+        black_box(tree.make(&change(&mut ticket), Ino::ROOT, absent, &new(ino)).is_ok());
+        black_box(tree.unlink(&change(&mut ticket), Ino::ROOT, absent).is_ok());
+        tree.applied(Ticket(ticket));
+        tree.forgotten(Ino(ino));
+    });
+    let mut places = (found, absent);
+    row("tree: rename", || {
+        let (from, to) = ((Ino::ROOT, places.0), (Ino::ROOT, places.1));
+        black_box(tree.rename(&change(&mut ticket), from, to, 0).is_ok());
+        places = (places.1, places.0);
+    });
+    let set = SetAttr { mode: Some(0o640), ..SetAttr::default() };
+    row("tree: change a mode", || {
+        black_box(tree.set_attr(&change(&mut ticket), Ino(600_000), black_box(&set)).is_ok());
+    });
+    row("tree: append to a file", || {
+        black_box(tree.write(&change(&mut ticket), Ino(600_000), 0, 4096, true, true).is_ok());
+    });
+}
+
+fn learned() {
+    let before = BYTES.load(Relaxed);
+    let mut tree = rooted();
+    let names: Vec<String> = (0..MANY).map(|n| format!("file-{n:08}.txt")).collect();
+    let kept = BYTES.load(Relaxed);
+    let asked = tree.stamp();
+    let mut from = 0;
+    for (piece, names) in names.chunks(400).enumerate() {
+        let first = piece as u64 * 400;
+        let inos = || (first + 100..).zip(names);
+        tree.granted(inos().map(|(ino, _)| Grant {
+            ino: Ino(ino),
+            mode: LeaseMode::Exclusive,
+            number: ino,
+            plain: true,
+        }));
+        let entries: Vec<DirEntry<'_>> = inos()
+            .map(|(ino, name)| DirEntry {
+                ino: Ino(ino),
+                cookie: ino << 40,
+                kind: Kind::File,
+                name: name.as_bytes(),
+                attr: Some(Attr { ino: Ino(ino), ..attr() }),
+            })
+            .collect();
+        tree.learn_listing(asked, Ino::ROOT, from, &entries, false);
+        from = entries.last().map_or(0, |entry| entry.cookie);
+    }
+    drop(names);
+    let listed = kept - before;
+    print_bytes_each("tree: a million files learned from a listing", before);
+    black_box((&tree, listed));
+}
+
 fn main() {
+    tree();
+    learned();
     decode();
     codec();
     oplog();

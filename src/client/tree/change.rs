@@ -57,7 +57,8 @@ impl Tree {
         let dir = self.nodes.at(place);
         let kind = Kind::from_mode(new.mode)?;
         let Some(names) = dir.names() else { return Err(Denied::Ask) };
-        match names.find(hash, name) {
+        let (found, alone) = names.look(hash, name);
+        match found {
             Found::Is { ino, kind: found, .. } => {
                 posix::check_existing(found, kind == Kind::File && !new.exclusive)?;
                 let found = self.nodes.at(self.known(ino)?).attr();
@@ -71,7 +72,7 @@ impl Tree {
             posix::check_links(dir.nlink)?;
         }
         let used = new.ino.0 == 0 || self.nodes.find(new.ino).is_some();
-        if used || !self.may_change(place)?.has(flag::PLAIN) || names.collides(hash, name) {
+        if used || !self.may_change(place)?.has(flag::PLAIN) || !alone {
             return Err(Denied::Ask);
         }
         let (mode, gid) = posix::born(dir.mode(), dir.gid, new.mode, change.caller);
@@ -97,7 +98,7 @@ impl Tree {
         if kind == Kind::Symlink {
             node.more().target = Some(new.target.into());
         }
-        self.in_directory(parent, |names| names.put(hash, name, new.ino, kind));
+        self.in_place(place, |names| names.put(hash, found, name, new.ino, kind));
         let dir = self.nodes.at_mut(place);
         dir.nlink += u32::from(kind == Kind::Directory);
         dir.touch_content(change.at);
@@ -113,7 +114,8 @@ impl Tree {
         let hash = self.hash.hash(name);
         let (linked, place) = (self.known(ino)?, self.living_directory(parent)?);
         let Some(names) = self.nodes.at(place).names() else { return Err(Denied::Ask) };
-        match names.find(hash, name) {
+        let (found, alone) = names.look(hash, name);
+        match found {
             Found::Is { .. } => return Err(Errno::EEXIST.into()),
             Found::Absent => {}
             Found::Unknown => return Err(Denied::Ask),
@@ -127,7 +129,7 @@ impl Tree {
         posix::check_link(kind, node.nlink, false)?;
         self.may_change(linked)?;
         self.may_change(place)?;
-        if node.attr().is_none() || names.collides(hash, name) {
+        if node.attr().is_none() || !alone {
             return Err(Denied::Ask);
         }
         let node = self.nodes.at_mut(linked);
@@ -135,7 +137,7 @@ impl Tree {
         node.touch_attributes(change.at);
         let attr = node.attr().ok_or(Denied::Ask)?;
         self.touched(linked, change);
-        self.in_directory(parent, |names| names.put(hash, name, ino, kind));
+        self.in_place(place, |names| names.put(hash, found, name, ino, kind));
         self.nodes.at_mut(place).touch_content(change.at);
         self.touched(place, change);
         Ok(attr)
@@ -188,7 +190,7 @@ impl Tree {
             return Err(Denied::Ask);
         }
         let orphan = self.lose_name(lost, change);
-        self.in_directory(parent, |names| names.take(cookie));
+        self.in_place(place, |names| names.take(cookie));
         let dir = self.nodes.at_mut(place);
         dir.nlink -= u32::from(directory);
         dir.touch_content(change.at);

@@ -119,26 +119,38 @@ impl Directory {
 
     /// Looks a name up.
     pub(super) fn find(&self, hash: u64, name: Name<'_>) -> Found {
+        // Where nearly every name stands.
+        let first = cookie(hash, 0);
+        match self.names.get(&first) {
+            Some(entry) if entry.name() == name.bytes() => {
+                Found::Is { cookie: first, ino: entry.ino, kind: entry.kind() }
+            }
+            _ => self.look(hash, name).0,
+        }
+    }
+
+    /// The same, and whether no other name has this hash. Where one does, the slot that the server gives to a new name
+    /// is not for the client to guess.
+    pub(super) fn look(&self, hash: u64, name: Name<'_>) -> (Found, bool) {
         let bucket = bucket(hash);
-        for (cookie, entry) in self.names.range(bucket.clone()) {
+        let (mut found, mut alone) = (None, true);
+        for (cookie, entry) in self.names.range(*bucket.start()..) {
+            if cookie > bucket.end() {
+                break;
+            }
             if entry.name() == name.bytes() {
-                return Found::Is { cookie: *cookie, ino: entry.ino, kind: entry.kind() };
+                found = Some(Found::Is { cookie: *cookie, ino: entry.ino, kind: entry.kind() });
+            } else {
+                alone = false;
             }
         }
-        match self.end_of_range(*bucket.start()) {
-            Some(end) if end >= *bucket.end() => Found::Absent,
-            _ => Found::Unknown,
-        }
+        let known = || self.end_of_range(*bucket.start()).is_some_and(|end| end >= *bucket.end());
+        (found.unwrap_or_else(|| if known() { Found::Absent } else { Found::Unknown }), alone)
     }
 
-    /// Whether another name has this hash. Which slot of it the server gives to a new one is not for the client to guess.
-    pub(super) fn collides(&self, hash: u64, name: Name<'_>) -> bool {
-        self.names.range(bucket(hash)).any(|(_, entry)| entry.name() != name.bytes())
-    }
-
-    /// `name` stands for `ino` from now on. It keeps its cookie.
-    pub(super) fn put(&mut self, hash: u64, name: Name<'_>, ino: Ino, kind: Kind) {
-        let at = match self.find(hash, name) {
+    /// `name`, of which `found` is known, stands for `ino` from now on. It keeps its cookie.
+    pub(super) fn put(&mut self, hash: u64, found: Found, name: Name<'_>, ino: Ino, kind: Kind) {
+        let at = match found {
             Found::Is { cookie, .. } => cookie,
             Found::Absent | Found::Unknown => cookie(hash, 0),
         };
@@ -254,7 +266,8 @@ mod tests {
         assert_eq!(dir.find(5, name("b")), Found::Unknown);
         assert_eq!(dir.find(4, name("b")), Found::Absent);
         dir.learn(cookie(5, 0) + 1..=u64::MAX, [(cookie(5, 1), &b"b"[..], Ino(3), Kind::File)].into_iter());
-        assert!(dir.collides(5, name("a")) && dir.collides(5, name("new")) && !dir.collides(4, name("new")));
+        let alone = |hash, text| dir.look(hash, name(text)).1;
+        assert!(!alone(5, "a") && !alone(5, "new") && alone(4, "new"));
         let mut all = Vec::new();
         let (entries, end) = dir.after(0).unwrap();
         all.extend(entries.map(|(_, entry)| entry.name().to_vec()));
@@ -266,7 +279,7 @@ mod tests {
         let mut dir = Directory::default();
         for len in [1, SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1, 255] {
             let long = "n".repeat(len);
-            dir.put(len as u64, name(&long), Ino(len as u64), Kind::File);
+            dir.put(len as u64, Found::Absent, name(&long), Ino(len as u64), Kind::File);
             let found = dir.find(len as u64, name(&long));
             let cookie = *bucket(len as u64).start();
             assert_eq!(found, Found::Is { cookie, ino: Ino(len as u64), kind: Kind::File });

@@ -42,7 +42,10 @@ impl Tree {
             return;
         }
         let hash = self.hash.hash(name);
-        self.in_directory(parent, |names| names.put(hash, name, attr.ino, attr.kind()));
+        self.in_directory(parent, |names| {
+            let found = names.find(hash, name);
+            names.put(hash, found, name, attr.ino, attr.kind());
+        });
         self.learn_parent(asked, attr.ino, parent);
     }
 
@@ -162,15 +165,17 @@ impl Tree {
     }
 
     /// Changes the names of a directory and counts them.
-    pub(super) fn in_directory<T>(
-        &mut self,
-        dir: Ino,
-        change: impl FnOnce(&mut Directory) -> T,
-    ) -> Option<T> {
-        let names = self.nodes.get_mut(dir)?.names_mut();
+    pub(super) fn in_directory(&mut self, dir: Ino, change: impl FnOnce(&mut Directory)) {
+        if let Some(place) = self.nodes.find(dir) {
+            self.in_place(place, change);
+        }
+    }
+
+    /// The same, of a node that was found.
+    pub(super) fn in_place(&mut self, place: u32, change: impl FnOnce(&mut Directory)) {
+        let names = self.nodes.at_mut(place).names_mut();
         let before = names.len();
-        let changed = change(names);
+        change(names);
         self.names = self.names + names.len() - before;
-        Some(changed)
     }
 }

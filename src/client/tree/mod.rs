@@ -23,6 +23,7 @@ mod attributes;
 mod bounds;
 mod change;
 mod directory;
+mod index;
 mod learn;
 mod node;
 mod recall;

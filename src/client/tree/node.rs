@@ -1,10 +1,10 @@
 //! What is known of one inode, packed: a million of them are common.
 
 use super::directory::Directory;
+use super::index::Index;
 use crate::base::posix;
 use crate::base::{Attr, Ino, Kind, Time};
 use crate::wire::LeaseMode;
-use rustc_hash::FxHashMap;
 
 /// Bits of [`Node::flags`].
 pub(super) mod flag {
@@ -273,13 +273,43 @@ impl Node {
 /// The table of nodes: places in pieces that never move, and where each inode is.
 #[derive(Default)]
 pub(super) struct Nodes {
-    index: FxHashMap<Ino, u32>,
-    pieces: Vec<Vec<Node>>,
+    index: Index,
+    pieces: Pieces,
     /// First free place plus one.
     free: u64,
 }
 
 const PIECE: usize = 1 << 10;
+
+#[derive(Default)]
+struct Pieces(Vec<Vec<Node>>);
+
+impl Pieces {
+    fn at(&self, place: u32) -> &Node {
+        let place = place as usize;
+        &self.0[place / PIECE][place % PIECE]
+    }
+
+    fn at_mut(&mut self, place: u32) -> &mut Node {
+        let place = place as usize;
+        &mut self.0[place / PIECE][place % PIECE]
+    }
+
+    fn len(&self) -> usize {
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * PIECE + last.len())
+    }
+
+    fn push(&mut self, node: Node) {
+        match self.0.last_mut() {
+            Some(last) if last.len() < PIECE => last.push(node),
+            _ => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(node);
+                self.0.push(piece);
+            }
+        }
+    }
+}
 
 impl Nodes {
     pub(super) fn len(&self) -> usize {
@@ -288,21 +318,19 @@ impl Nodes {
 
     /// Places that were ever used; some are free.
     pub(super) fn places(&self) -> usize {
-        self.pieces.last().map_or(0, |last| (self.pieces.len() - 1) * PIECE + last.len())
+        self.pieces.len()
     }
 
     pub(super) fn find(&self, ino: Ino) -> Option<u32> {
-        self.index.get(&ino).copied()
+        self.index.find(ino, |place| self.pieces.at(place).ino)
     }
 
     pub(super) fn at(&self, place: u32) -> &Node {
-        let place = place as usize;
-        &self.pieces[place / PIECE][place % PIECE]
+        self.pieces.at(place)
     }
 
     pub(super) fn at_mut(&mut self, place: u32) -> &mut Node {
-        let place = place as usize;
-        &mut self.pieces[place / PIECE][place % PIECE]
+        self.pieces.at_mut(place)
     }
 
     pub(super) fn get(&self, ino: Ino) -> Option<&Node> {
@@ -322,28 +350,22 @@ impl Nodes {
         if ino.0 == 0 {
             return None;
         }
-        let place = match self.free.checked_sub(1) {
-            Some(free) => {
-                let place = u32::try_from(free).ok()?;
-                self.free = self.at(place).parent.0;
-                *self.at_mut(place) = Node::new(ino);
-                place
-            }
-            None => {
-                let place = u32::try_from(self.places()).ok()?;
-                if self.pieces.last().is_none_or(|last| last.len() == PIECE) {
-                    self.pieces.push(Vec::with_capacity(PIECE));
-                }
-                self.pieces.last_mut()?.push(Node::new(ino));
-                place
-            }
-        };
-        self.index.insert(ino, place);
+        let free = self.free.checked_sub(1);
+        let place = u32::try_from(free.unwrap_or(self.places() as u64)).ok()?;
+        if !self.index.insert(ino, place, |place| self.pieces.at(place).ino) {
+            return None;
+        }
+        if free.is_some() {
+            self.free = self.at(place).parent.0;
+            *self.at_mut(place) = Node::new(ino);
+        } else {
+            self.pieces.push(Node::new(ino));
+        }
         Some(self.at_mut(place))
     }
 
     pub(super) fn remove(&mut self, ino: Ino) {
-        if let Some(place) = self.index.remove(&ino) {
+        if let Some(place) = self.index.remove(ino, |place| self.pieces.at(place).ino) {
             let next = std::mem::replace(&mut self.free, u64::from(place) + 1);
             let node = self.at_mut(place);
             *node = Node::new(Ino(0));
@@ -353,6 +375,6 @@ impl Nodes {
 
     /// The known inodes.
     pub(super) fn inos(&self) -> Vec<Ino> {
-        self.index.keys().copied().collect()
+        self.index.places().map(|place| self.at(place).ino).collect()
     }
 }

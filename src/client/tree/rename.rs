@@ -26,6 +26,7 @@ struct Place<'a> {
     name: Name<'a>,
     hash: u64,
     found: Found,
+    alone: bool,
 }
 
 /// What a name stands for.
@@ -81,7 +82,8 @@ impl Tree {
         }
         let moved = self.known(source.ino)?;
         let other = target.map(|target| self.known(target.ino)).transpose()?;
-        if flags.whiteout || self.hash_is_shared(&from, &to) {
+        let same_hash = !moves && from.hash == to.hash;
+        if flags.whiteout || same_hash || !from.alone || !to.alone {
             return Err(Denied::Ask);
         }
         for place in [Some(old), Some(new), Some(moved), other].into_iter().flatten() {
@@ -119,23 +121,15 @@ impl Tree {
 
     fn place<'n>(&self, dir: u32, (parent, name): (Ino, Name<'n>)) -> Place<'n> {
         let hash = self.hash.hash(name);
-        let found = self.nodes.at(dir).names().map_or(Found::Unknown, |names| names.find(hash, name));
-        Place { parent, dir, name, hash, found }
+        let names = self.nodes.at(dir).names();
+        let (found, alone) = names.map_or((Found::Unknown, true), |names| names.look(hash, name));
+        Place { parent, dir, name, hash, found, alone }
     }
 
     /// Kind and number of names of what is to be replaced. Of a file, or under a file, no names need be known.
     fn replaceable(&self, moved: Kind, target: Target) -> Result<(Kind, u64), Denied> {
         let both = moved == Kind::Directory && target.kind == Kind::Directory;
         Ok((target.kind, if both { self.entries(target.ino)? } else { 0 }))
-    }
-
-    /// Whether another name has the hash of one of the two, or they have the same.
-    fn hash_is_shared(&self, from: &Place<'_>, to: &Place<'_>) -> bool {
-        let collides = |place: &Place<'_>| {
-            let names = self.nodes.at(place.dir).names();
-            names.is_some_and(|names| names.collides(place.hash, place.name))
-        };
-        (from.dir == to.dir && from.hash == to.hash) || collides(from) || collides(to)
     }
 
     /// A directory must not move below itself.
@@ -197,8 +191,8 @@ impl Tree {
         }
         let orphan = target.filter(|(_, other)| self.lose_name(*other, change)).map(|(target, _)| target.ino);
         self.nodes.at_mut(to.dir).nlink -= loses;
-        self.in_directory(to.parent, |names| names.put(to.hash, to.name, source.ino, source.kind));
-        self.in_directory(from.parent, |names| names.take(source.cookie));
+        self.in_place(to.dir, |names| names.put(to.hash, to.found, to.name, source.ino, source.kind));
+        self.in_place(from.dir, |names| names.take(source.cookie));
         self.nodes.at_mut(from.dir).nlink -= moves;
         self.nodes.at_mut(to.dir).nlink += moves;
         self.moved(moved, to.parent, change);
@@ -222,8 +216,8 @@ impl Tree {
             self.nodes.at_mut(loser).nlink -= 1;
             self.nodes.at_mut(gainer).nlink += 1;
         }
-        self.in_directory(to.parent, |names| names.put(to.hash, to.name, source.ino, source.kind));
-        self.in_directory(from.parent, |names| names.put(from.hash, from.name, target.ino, target.kind));
+        self.in_place(to.dir, |names| names.put(to.hash, to.found, to.name, source.ino, source.kind));
+        self.in_place(from.dir, |names| names.put(from.hash, from.found, from.name, target.ino, target.kind));
         self.moved(moved, to.parent, change);
         self.moved(other, from.parent, change);
         Ok(())
