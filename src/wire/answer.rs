@@ -110,7 +110,7 @@ struct WireEntry {
 
 /// Bytes one entry of this name takes in the answer, for those who fill it up to `bytes_max`.
 #[must_use]
-pub fn entry_bytes(name_bytes: usize, plus: bool) -> usize {
+pub const fn entry_bytes(name_bytes: usize, plus: bool) -> usize {
     let attr = if plus { size_of::<WireAttr>() } else { 0 };
     super::record::RECORD_HEADER_BYTES + size_of::<WireEntry>() - size_of::<WireAttr>()
         + attr

@@ -180,7 +180,7 @@ pub fn encode_grants(body: &mut Vec<u8>, grants: &[Grant]) {
 
 /// Bytes that this many grants take behind an answer.
 #[must_use]
-pub fn grants_bytes(count: usize) -> usize {
+pub const fn grants_bytes(count: usize) -> usize {
     match count {
         0 => 0,
         count => super::record::RECORD_HEADER_BYTES + 8 + count * size_of::<WireLease>(),

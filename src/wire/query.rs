@@ -156,9 +156,9 @@ pub enum Query<'a> {
         count: u32,
     },
     /// Ends a session as if it had been silent for too long. Observers alone may ask. Answer: `Empty`; ENOENT when there
-    /// is no such session.
+    /// is no such session, EEXIST when there are several.
     Evict {
-        /// Which.
+        /// Which: its whole number, or the digits that the status shows of it with zeros behind.
         session: SessionId,
     },
 }

@@ -19,6 +19,8 @@ pub(super) struct Terms<'a> {
     pub(super) options: &'a LinkOptions,
     pub(super) session: SessionId,
     pub(super) resumed: bool,
+    /// It is the connection for metadata of a client that wants leases.
+    pub(super) leases: bool,
     /// Volume known from before, or nothing.
     pub(super) volume: &'a [u8],
 }
@@ -39,7 +41,7 @@ impl Terms<'_> {
             nonce: nonce.to_vec(),
             volume: self.volume.to_vec(),
             observer: self.options.observer,
-            leases: self.options.leases,
+            leases: self.leases,
         };
         self.send_cold(socket, FrameKind::Hello, hello::encode(&hello), deadline)?;
         let mut frame = self.receive(socket, deadline, "handshake")?;

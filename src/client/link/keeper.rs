@@ -303,6 +303,7 @@ impl Keeper {
             options: &self.shared.options,
             session: self.session,
             resumed: !self.fresh,
+            leases: self.shared.options.leases,
             volume: &self.volume,
         };
         let (metadata, welcome) = self.handshake(&terms)?;
@@ -310,7 +311,7 @@ impl Keeper {
             return Err(Attempt::Lost);
         }
         // A resumed session replaces its former connections; this one stands beside the first.
-        let beside = Terms { resumed: false, ..terms };
+        let beside = Terms { resumed: false, leases: false, ..terms };
         let (data, second) = self.handshake(&beside)?;
         if second.epoch != welcome.epoch || second.version != welcome.version {
             return Err(self.shared.protocol("it restarted between two connections").into());

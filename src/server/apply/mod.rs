@@ -13,6 +13,7 @@
 //! | [`batch`] | one pass over the mutations of a batch, in bounded transactions |
 //! | [`query`] | reading, beside others that read |
 //! | [`holds`] | open inodes and orphans |
+//! | [`numbers`] | inode numbers given out in advance |
 //! | [`results`] | outcomes that a replay may ask for |
 //! | [`committer`] | many that wait, one flush of the disk |
 //! | [`reaper`] | removes orphans nobody holds, in slices |
@@ -24,6 +25,7 @@ mod batch;
 mod collector;
 mod committer;
 mod holds;
+mod numbers;
 mod query;
 mod reaper;
 mod results;

@@ -4,10 +4,11 @@ use super::{Inner, Volume};
 use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{Attr, Errno, Ino, SessionId};
 use crate::server::chunks::ChunkFault;
-use crate::server::meta::{Value, View, counters, inodes};
+use crate::server::meta::{Value, View, attributes, counters, inodes};
 use crate::server::ops::{self, Listing, ReadPlan};
 use crate::wire::{Answer, FsStat, Query, answer};
 use bytes::Bytes;
+use std::ops::ControlFlow;
 
 /// An answer that owns what it tells.
 #[derive(Clone, PartialEq, Debug)]
@@ -82,6 +83,24 @@ impl Volume {
                 found.map_err(ops::Stop::errno)
             }
         }
+    }
+}
+
+impl Volume {
+    /// These inodes, each with whether it has no extended attributes and no ACL. What cannot be read is said to have some.
+    #[must_use]
+    pub fn plain(&self, inos: &[Ino]) -> Vec<(Ino, bool)> {
+        let inner = &*self.inner;
+        let _state = inner.read_state();
+        let plain = |ino: Ino| {
+            let mut none = true;
+            let seen = attributes::each_xattr(inner.view(), ino, &mut |_, _| {
+                none = false;
+                ControlFlow::Break(())
+            });
+            seen.is_ok() && none
+        };
+        inos.iter().map(|&ino| (ino, plain(ino))).collect()
     }
 }
 

@@ -36,6 +36,13 @@ impl Listing {
         })
     }
 
+    /// Takes the attributes from the entries of these inodes.
+    pub fn hide(&mut self, hidden: impl Fn(Ino) -> bool) {
+        for entry in self.entries.iter_mut().filter(|entry| hidden(entry.ino)) {
+            entry.attr = None;
+        }
+    }
+
     /// Whether nothing follows them.
     #[must_use]
     pub fn is_end(&self) -> bool {

@@ -154,8 +154,9 @@ struct Seat<'c> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        if let Standing::Session { session, link } = &self.member.standing {
-            self.core.sessions.detach(session, *link);
+        if let Standing::Session(member) = &self.member.standing {
+            self.core.sessions.detach(&member.session, member.link);
+            self.core.settle();
         }
         self.output.finish();
     }
@@ -189,6 +190,8 @@ fn run(core: &Arc<Core>, socket: &Arc<Socket>, mut place: Place) {
         }
     };
     output.send(welcome);
+    let sink = Arc::clone(&output);
+    core.listens(&seat.member, Arc::new(move |frame| sink.send(frame)));
     if let Err(fault) = frames(core, &seat, &mut reader) {
         count(&core.counters.faults, 1);
         tracing::warn!(peer, "connection closed: {fault}");
@@ -207,11 +210,11 @@ fn frames(
     seat: &Seat<'_>,
     reader: &mut FrameReader<Timed<'_>>,
 ) -> Result<(), super::frames::ReadFault> {
-    let session = matches!(seat.member.standing, Standing::Session { .. });
+    let session = matches!(seat.member.standing, Standing::Session(_));
     reader.source().trust((!session).then_some(IDLE))?;
     let alive = || {
-        if let Standing::Session { session, .. } = &seat.member.standing {
-            core.sessions.touch(session);
+        if let Standing::Session(member) = &seat.member.standing {
+            core.sessions.touch(&member.session);
         }
     };
     while !core.stopping() && seat.output.wait_for_room(&alive) {

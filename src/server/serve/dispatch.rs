@@ -1,9 +1,10 @@
 //! One frame of an established connection: checked, worked on, answered.
 
 use super::Core;
+use super::needs::{self, QueryNeeds};
 use super::status::count;
 use crate::base::limits::{FRAME_BODY_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
-use crate::base::{Errno, SessionId};
+use crate::base::{Errno, Ino, SessionId};
 use crate::server::apply::Found;
 use crate::server::session::{Ask, InHand, LinkId, LockReply, Session};
 use crate::wire::{
@@ -21,6 +22,15 @@ pub(super) struct Member {
     /// Version of each of its frames.
     pub(super) version: u16,
     pub(super) standing: Standing,
+}
+
+/// The place of a connection in its session.
+#[derive(Clone)]
+pub(super) struct Membership {
+    pub(super) session: Arc<Session>,
+    pub(super) link: LinkId,
+    /// It brings grants and notices.
+    pub(super) leases: bool,
     /// `Sync`s that wait for the disk.
     pub(super) syncs: Arc<AtomicUsize>,
 }
@@ -31,20 +41,15 @@ const SYNCS_MAX: usize = 4096;
 /// On which footing a connection stands.
 pub(super) enum Standing {
     /// It belongs to a session.
-    Session { session: Arc<Session>, link: LinkId },
+    Session(Membership),
     /// Its session is over: everything is answered with ESTALE, nothing is worked on (semantics 3.8).
     Fenced,
-    /// An operator's tool: it may ask for the status.
+    /// An operator's tool: it may ask for the status, and end a session.
     Observer,
 }
 
-/// Longest answer to `ReadDir`; leaves room for the record around the last entry.
-const LISTING_BYTES_MAX: u32 = (2 << 20) - 4096;
-
-const _: () = assert!(LISTING_BYTES_MAX as usize + 4096 <= FRAME_BODY_BYTES_MAX);
-
 /// Where the answer to one frame goes, and what it repeats of the frame.
-struct Answering {
+pub(super) struct Answering {
     core: Arc<Core>,
     version: u16,
     session: SessionId,
@@ -53,19 +58,20 @@ struct Answering {
 }
 
 impl Answering {
-    fn frame(self, kind: FrameKind, body: Vec<u8>, payload: Bytes) {
+    pub(super) fn frame(self, kind: FrameKind, body: Vec<u8>, payload: Bytes) {
         let fits = body.len() <= FRAME_BODY_BYTES_MAX && payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
         let (body, payload) = if fits { (body, payload) } else { (encoded(&Err(Errno::EIO)), Bytes::new()) };
         count(&self.core.counters.answers, 1);
         count(&self.core.counters.bytes_out, body.len() + payload.len());
-        (self.reply)(Frame::new(kind, self.version, self.session, self.sequence, body, payload));
+        let frame = Frame::new(kind, self.version, self.session, self.sequence, body, payload);
+        (self.reply)(frame.durable(self.core.volume.durable()));
     }
 
     fn answer(self, answer: &Result<Answer<'_>, Errno>) {
         self.frame(FrameKind::Answer, encoded(answer), Bytes::new());
     }
 
-    fn done(self, result: Result<(), Errno>) {
+    pub(super) fn done(self, result: Result<(), Errno>) {
         self.answer(&result.map(|()| Answer::Empty));
     }
 
@@ -114,45 +120,63 @@ impl Core {
         }
         match &member.standing {
             _ if self.closed.load(Ordering::Acquire) => refuse(&frame, Errno::ENOTCONN, answering),
-            Standing::Session { session, link } => match self.sessions.take(session, *link) {
-                Ok(in_hand) => self.work(&in_hand, &member.syncs, &frame, answering),
-                Err(errno) => refuse(&frame, errno, answering),
-            },
+            Standing::Session(member) => {
+                let next = match self.sessions.take(&member.session, member.link) {
+                    Ok(in_hand) => self.work(&in_hand, member, frame, answering),
+                    Err(errno) => refuse(&frame, errno, answering),
+                };
+                self.settle();
+                next
+            }
             Standing::Fenced => refuse(&frame, Errno::ESTALE, answering),
             Standing::Observer => self.observe(&frame, answering),
         }
     }
 
-    fn work(
-        &self,
+    /// Works on a frame that is in hand: at once, or, where something is in its way, later and anew.
+    pub(super) fn work(
+        self: &Arc<Self>,
         in_hand: &InHand<'_>,
-        syncs: &Arc<AtomicUsize>,
-        frame: &Frame,
+        member: &Membership,
+        frame: Frame,
         answering: Answering,
     ) -> Result<Next, WireFault> {
-        match frame.header.kind {
+        let needs = match frame.header.kind {
             FrameKind::Bye => {
                 self.sessions.bye(in_hand.session());
                 return Ok(Next::Ended);
             }
-            FrameKind::Batch => {
-                let id = in_hand.session().id;
-                match self.volume.apply(id, &frame.body, &frame.payload, frame.header.settled) {
-                    Ok(outcomes) => answering.frame(FrameKind::Outcomes, outcomes, Bytes::new()),
-                    Err(fault) => {
-                        answering.done(Err(Errno::EPROTO));
-                        return Err(fault);
-                    }
-                }
-            }
+            FrameKind::Batch if self.sessions.replays(member.session.id) => None,
+            FrameKind::Batch => Some(QueryNeeds::Nothing),
             _ => match query::decode(&frame.body) {
-                Ok(query) => self.call(in_hand, syncs, query, answering),
-                Err(WireFault::Unknown { .. }) => answering.done(Err(Errno::EOPNOTSUPP)),
+                Ok(query) => match needs::of_query(&query) {
+                    QueryNeeds::Nothing => {
+                        self.call(in_hand, &member.syncs, query, answering);
+                        return Ok(Next::GoOn);
+                    }
+                    needs => Some(needs),
+                },
+                Err(WireFault::Unknown { .. }) => {
+                    answering.done(Err(Errno::EOPNOTSUPP));
+                    return Ok(Next::GoOn);
+                }
                 Err(fault) => {
                     answering.done(Err(Errno::EPROTO));
                     return Err(fault);
                 }
             },
+        };
+        let request = (frame, answering);
+        let request = match needs {
+            None => request,
+            Some(_) => match self.thawed(member, request) {
+                Some(request) => request,
+                None => return Ok(Next::GoOn),
+            },
+        };
+        match needs {
+            Some(QueryNeeds::Read(ino)) => self.ask(in_hand, member, ino, request),
+            _ => self.batch(in_hand, member, request)?,
         }
         Ok(Next::GoOn)
     }
@@ -185,18 +209,31 @@ impl Core {
             Query::Reassert { holds, locks, last } => {
                 answering.done(self.sessions.reassert(in_hand.session(), &holds, &locks, last));
             }
-            Query::ReadDir { ino, cookie, bytes_max, plus } => {
-                let bytes_max = bytes_max.min(LISTING_BYTES_MAX);
-                self.ask(session, &Query::ReadDir { ino, cookie, bytes_max, plus }, answering);
+            Query::Return { returned } => {
+                let open: Vec<Ino> = returned.iter().filter(|one| one.open).map(|one| one.ino).collect();
+                // Held before anybody else may take the last name. What is gone needs no hold.
+                let held = self.volume.reassert(session, &open);
+                self.sessions.leases.give_back(session, &returned);
+                answering.done(held.map(drop));
             }
-            query => self.ask(session, &query, answering),
+            Query::Numbers { count } => {
+                let done = |taken: Result<(Ino, u32), Errno>| {
+                    answering.answer(&taken.map(|(first, count)| Answer::Numbers { first, count }));
+                };
+                self.sessions.take_numbers(in_hand.session(), count, Box::new(done));
+            }
+            Query::Evict { .. } => answering.done(Err(Errno::EPERM)),
+            query => {
+                let mut body = Vec::new();
+                let payload = Found::encode(&self.volume.query(session, &query), &mut body);
+                answering.frame(FrameKind::Answer, body, payload);
+            }
         }
     }
 
-    fn ask(&self, session: SessionId, query: &Query<'_>, answering: Answering) {
-        let mut body = Vec::new();
-        let payload = Found::encode(&self.volume.query(session, query), &mut body);
-        answering.frame(FrameKind::Answer, body, payload);
+    /// Sends what leases owe, and runs what waited for them. To be called by a thread that holds nothing.
+    pub(super) fn settle(&self) {
+        self.sessions.leases.settle(|| self.volume.durable());
     }
 
     /// Answers when the disk has it. What waits is bounded: beyond that the connection's own thread waits.
@@ -219,6 +256,12 @@ impl Core {
                 answering.answer(&Ok(Answer::Bytes(self.status().as_bytes())));
             }
             (FrameKind::Call, Ok(Query::Ping)) => answering.done(Ok(())),
+            (FrameKind::Call, Ok(Query::Evict { session })) => {
+                tracing::warn!(%session, "an operator ends a session");
+                let evicted = self.sessions.evict_shown(session);
+                self.settle();
+                answering.done(evicted);
+            }
             _ => answering.done(Err(Errno::EPERM)),
         }
         Ok(Next::GoOn)
@@ -244,7 +287,7 @@ fn check(member: &Member, header: &Header) -> Result<(), WireFault> {
 }
 
 /// Answers a frame that is not worked on, in the form its sender expects.
-fn refuse(frame: &Frame, errno: Errno, answering: Answering) -> Result<Next, WireFault> {
+pub(super) fn refuse(frame: &Frame, errno: Errno, answering: Answering) -> Result<Next, WireFault> {
     match frame.header.kind {
         FrameKind::Bye => return Ok(Next::Ended),
         FrameKind::Batch => {

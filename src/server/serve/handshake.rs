@@ -4,7 +4,7 @@
 //! that is refused learns why, except that of a failed proof it learns only that.
 
 use super::Core;
-use super::dispatch::{Member, Standing};
+use super::dispatch::{Member, Membership, Standing};
 use super::frames::{FrameReader, ReadFault};
 use super::secret::{Secret, Side};
 use super::socket::Socket;
@@ -162,12 +162,15 @@ impl Core {
             let about = About::new(hello, local);
             let claim = Claim { id, resumed: hello.resumed, about, closer };
             match self.sessions.claim(claim) {
-                Ok(Entry::Member { session, link, known }) => (Standing::Session { session, link }, known),
+                Ok(Entry::Member { session, link, known }) => {
+                    let (leases, syncs) = (hello.leases, Arc::default());
+                    (Standing::Session(Membership { session, link, leases, syncs }), known)
+                }
                 Ok(Entry::Fenced) => (Standing::Fenced, false),
                 Err(refused) => return Err(Refusal { reason: refused.reason, retry: refused.retry }),
             }
         };
-        let member = matches!(standing, Standing::Session { .. });
+        let member = matches!(standing, Standing::Session(_));
         let name_key = if member { self.volume.store().names().key().to_vec() } else { Vec::new() };
         let welcome = Welcome {
             version: u32::from(version),
@@ -181,7 +184,7 @@ impl Core {
             clock_nanos: self.volume.now().to_nanos(),
             grace_ms: self.sessions.grace().map_or(0, |(ms, _)| u32::try_from(ms).unwrap_or(u32::MAX)),
         };
-        Ok((Member { id, version, standing, syncs: Arc::default() }, welcome))
+        Ok((Member { id, version, standing }, welcome))
     }
 }
 

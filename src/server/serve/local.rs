@@ -15,14 +15,11 @@ pub struct LocalPeer {
 }
 
 impl LocalPeer {
-    pub(super) fn new(
-        core: &Arc<Core>,
-        hello: &Hello,
-        _notices: Notices,
-    ) -> Result<(Self, Welcome), Refusal> {
+    pub(super) fn new(core: &Arc<Core>, hello: &Hello, notices: Notices) -> Result<(Self, Welcome), Refusal> {
         // There is no connection to close; the session's end is told by ESTALE.
         let welcomed = core.welcome(hello, Box::new(|| {}), true);
         let (member, welcome) = welcomed.inspect_err(|_| count(&core.counters.refused, 1))?;
+        core.listens(&member, notices);
         Ok((Self { core: Arc::clone(core), member }, welcome))
     }
 }
@@ -38,8 +35,9 @@ impl Peer for LocalPeer {
 
 impl Drop for LocalPeer {
     fn drop(&mut self) {
-        if let Standing::Session { session, .. } = &self.member.standing {
-            self.core.sessions.bye(session);
+        if let Standing::Session(member) = &self.member.standing {
+            self.core.sessions.bye(&member.session);
+            self.core.settle();
         }
     }
 }

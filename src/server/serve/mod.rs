@@ -15,12 +15,14 @@
 mod accept;
 mod accept_ring;
 mod address;
+mod admit;
 mod connection;
 mod dispatch;
 mod frames;
 mod handshake;
 pub mod listen;
 mod local;
+mod needs;
 mod output;
 mod secret;
 mod socket;
@@ -36,10 +38,11 @@ pub use secret::Secret;
 
 use crate::base::Errno;
 use crate::server::apply::Volume;
-use crate::server::session::{Clock, LockLimits, SessionOptions, Sessions};
+use crate::server::session::{Clock, LeaseLimits, Local, LockLimits, SessionOptions, Sessions};
 use crate::wire::Notices;
 use crate::wire::hello::{Hello, Refusal, Welcome};
 use connection::Connections;
+use dispatch::{Member, Membership, Standing};
 use listen::Listening;
 use status::Counters;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +60,8 @@ pub struct ServeOptions {
     pub secret: Option<Secret>,
     /// Bounds of locks.
     pub locks: LockLimits,
+    /// Bounds of leases.
+    pub leases: LeaseLimits,
     /// Most connections at a time; each has two threads.
     pub connections_max: usize,
     /// Longest time a handshake may take.
@@ -76,6 +81,7 @@ impl Default for ServeOptions {
             grace: lease,
             secret: None,
             locks: LockLimits::default(),
+            leases: LeaseLimits { recall_timeout: lease, ..LeaseLimits::default() },
             connections_max: 1024,
             handshake: Duration::from_secs(5),
             ring: true,
@@ -135,7 +141,8 @@ impl Server {
         let volume = Arc::new(volume);
         let epoch = volume.next_epoch().map_err(ServeFault::Store)?;
         let sessions =
-            Sessions::open(Arc::clone(&volume), options.session_options()).map_err(ServeFault::Store)?;
+            Sessions::open(Arc::clone(&volume), options.session_options(epoch)).map_err(ServeFault::Store)?;
+        guard(&volume, &sessions, &options);
         let core = Arc::new(Core {
             volume,
             sessions,
@@ -181,6 +188,7 @@ impl Server {
     /// need not wait for that.
     pub fn tick(&self) {
         self.core.sessions.tick();
+        self.core.settle();
     }
 
     /// Ends the server: accepts nobody, finishes the frames in hand, makes all durable, closes the volume. Sessions stay
@@ -201,8 +209,24 @@ impl Server {
         }
         self.core.closed.store(true, Ordering::Release);
         self.core.sessions.wait_idle(FINISH_WAIT);
+        self.core.sessions.leases.close();
         self.core.volume.close().map_err(ServeFault::Store)
     }
+}
+
+/// Ties the volume to the leases: what it asks before a local mutation, and whom it tells what is durable.
+fn guard(volume: &Volume, sessions: &Sessions, options: &ServeOptions) {
+    let (leases, clock) = (Arc::clone(&sessions.leases), Arc::clone(&options.clock));
+    volume.set_gate(Box::new(move |session, mutation| {
+        let needs = needs::of_mutation(mutation);
+        match leases.local(session, needs.writes.as_slice(), needs.makes, clock()) {
+            Local::Free => Ok(()),
+            Local::Leased => Err(Errno::EAGAIN),
+            Local::NotItsNumber => Err(Errno::EINVAL),
+        }
+    }));
+    let leases = Arc::clone(&sessions.leases);
+    volume.on_durable(Box::new(move |commit| leases.durable(commit)));
 }
 
 /// How long frames in hand and answers may take when the server ends.
@@ -216,21 +240,32 @@ impl Drop for Server {
         listening.into_iter().for_each(Listening::stop);
         self.ticker.stop();
         self.core.connections.cut();
+        self.core.sessions.leases.close();
     }
 }
 
 impl ServeOptions {
-    fn session_options(&self) -> SessionOptions {
+    fn session_options(&self, epoch: u64) -> SessionOptions {
         SessionOptions {
             lease: self.lease,
             grace: self.grace,
             locks: self.locks,
+            leases: self.leases,
+            epoch,
             clock: Arc::clone(&self.clock),
         }
     }
 }
 
 impl Core {
+    /// From now on the member is sent notices, if it wants them.
+    fn listens(&self, member: &Member, notices: Notices) {
+        if let Standing::Session(Membership { session, link, leases: true, .. }) = &member.standing {
+            self.sessions.leases.connect(session.id, *link, member.version, notices);
+            self.settle();
+        }
+    }
+
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
@@ -256,6 +291,7 @@ impl Ticker {
             while !*stopped {
                 stopped = own.wake.wait_timeout(stopped, pause).unwrap_or_else(PoisonError::into_inner).0;
                 core.sessions.tick();
+                core.settle();
             }
         };
         let thread = std::thread::Builder::new().name("ringfs-leases".to_owned()).spawn(work);

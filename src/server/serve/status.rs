@@ -45,6 +45,7 @@ impl Core {
         let counters = &self.counters;
         let (locks, lock_waiters) = self.sessions.desk.total();
         let grace = self.sessions.grace();
+        let (leased, parked, contested) = self.sessions.leases.totals();
         let usage = self.volume.usage().ok();
         json!({
             "program": env!("CARGO_PKG_VERSION"),
@@ -60,6 +61,9 @@ impl Core {
             "connections": self.connections.count(),
             "locks": locks,
             "lock_waiters": lock_waiters,
+            "leased_inodes": leased,
+            "contested_inodes": contested,
+            "parked": parked,
             "usage": usage.map(|usage| json!({ "inodes": usage.inodes, "bytes": usage.bytes })),
             "fault": self.volume.latched(),
             "frames": get(&counters.frames),

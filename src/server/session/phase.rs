@@ -35,6 +35,8 @@ pub(super) enum Event {
     GraceOver,
     /// It said goodbye, or the process it shared with the server gave it up.
     Bye,
+    /// The operator wants it ended.
+    Evicted,
 }
 
 impl Phase {
@@ -43,15 +45,15 @@ impl Phase {
         match (self, event) {
             (Self::Awaited | Self::Live | Self::Lost, Event::Attached) => Some(Self::Live),
             (Self::Live, Event::Detached) => Some(Self::Lost),
-            (Self::Live | Self::Lost, Event::LeaseOver | Event::Bye) | (Self::Awaited, Event::GraceOver) => {
-                Some(Self::Ended)
-            }
+            (Self::Live | Self::Lost, Event::LeaseOver | Event::Bye)
+            | (Self::Awaited, Event::GraceOver)
+            | (Self::Awaited | Self::Live | Self::Lost, Event::Evicted) => Some(Self::Ended),
             (Self::Live, Event::GraceOver) => Some(Self::Live),
             (Self::Lost, Event::GraceOver) => Some(Self::Lost),
             (Self::Ended, Event::Detached | Event::GraceOver | Event::Bye) => Some(Self::Ended),
             (Self::Awaited, Event::Detached | Event::LeaseOver | Event::Bye)
             | (Self::Lost, Event::Detached)
-            | (Self::Ended, Event::Attached | Event::LeaseOver) => None,
+            | (Self::Ended, Event::Attached | Event::LeaseOver | Event::Evicted) => None,
         }
     }
 
@@ -68,12 +70,12 @@ impl Phase {
 
 #[cfg(test)]
 mod tests {
-    use super::Event::{Attached, Bye, Detached, GraceOver, LeaseOver};
+    use super::Event::{Attached, Bye, Detached, Evicted, GraceOver, LeaseOver};
     use super::Phase::{Awaited, Ended, Live, Lost};
 
     #[test]
     fn the_whole_table() {
-        let events = [Attached, Detached, LeaseOver, GraceOver, Bye];
+        let events = [Attached, Detached, LeaseOver, GraceOver, Bye, Evicted];
         let rows = [Awaited, Live, Lost, Ended].map(|phase| {
             let cells = events.map(|event| phase.on(event).map_or("-", super::Phase::word));
             format!("{}: {}", phase.word(), cells.join(" "))
@@ -81,10 +83,10 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "awaited: live - - ended -",
-                "live: live lost ended live ended",
-                "lost: live - ended lost ended",
-                "ended: - ended - ended ended",
+                "awaited: live - - ended - ended",
+                "live: live lost ended live ended ended",
+                "lost: live - ended lost ended ended",
+                "ended: - ended - ended ended -",
             ]
         );
     }

@@ -22,13 +22,22 @@ pub struct About {
     /// It lives in the server's own process and dies with it: no lease runs, and no restart brings it back.
     #[prost(bool, tag = "4")]
     pub local: bool,
+    /// Inode numbers it was given, newest last: first, and one past the last, in turn.
+    #[prost(uint64, repeated, tag = "5")]
+    pub numbers: Vec<u64>,
 }
 
 impl About {
     /// What a hello says.
     #[must_use]
     pub fn new(hello: &Hello, local: bool) -> Self {
-        Self { host: cut(&hello.host), pid: hello.pid, mount_point: cut(&hello.mount_point), local }
+        Self {
+            host: cut(&hello.host),
+            pid: hello.pid,
+            mount_point: cut(&hello.mount_point),
+            local,
+            numbers: Vec::new(),
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {

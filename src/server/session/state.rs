@@ -1,5 +1,6 @@
 //! One session: its phase, its connections, and the frames in hand.
 
+use super::lease_desk::Numbers;
 use super::phase::{Event, Phase};
 use super::record::About;
 use crate::base::{Errno, SessionId};
@@ -16,6 +17,8 @@ pub(crate) type LinkId = u64;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) about: About,
+    /// Ranges of inode numbers it was given, newest last.
+    numbers: Mutex<Vec<Numbers>>,
     gate: Mutex<Gate>,
     /// Frames in hand went down to 0.
     idle: Condvar,
@@ -54,7 +57,8 @@ pub(super) struct Pulse {
 impl Session {
     pub(super) fn new(id: SessionId, about: About, phase: Phase, now: Duration) -> Self {
         let gate = Gate { phase, links: Vec::new(), in_hand: 0, swept: false, heard: now, frames: 0 };
-        Self { id, about, gate: Mutex::new(gate), idle: Condvar::new() }
+        let numbers = super::table::numbers::ranges(&about);
+        Self { id, about, numbers: Mutex::new(numbers), gate: Mutex::new(gate), idle: Condvar::new() }
     }
 
     /// Adds a connection; with `alone` the others are closed, and their frames are not taken any more. `false`: the
@@ -163,6 +167,11 @@ impl Session {
             gate = self.idle.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Its ranges of inode numbers. Locked while more are taken.
+    pub(super) fn numbers(&self) -> MutexGuard<'_, Vec<Numbers>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn pulse(&self, now: Duration) -> Pulse {

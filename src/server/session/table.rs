@@ -1,6 +1,13 @@
 //! All sessions of a volume, their leases, and the grace period after a restart.
 
+pub(super) mod numbers;
+mod view;
+
+pub use view::SessionView;
+
 use super::desk::LockDesk;
+use super::lease_desk::LeaseDesk;
+use super::leases::LeaseLimits;
 use super::locks::LockLimits;
 use super::phase::{Event, Phase};
 use super::record::About;
@@ -34,6 +41,10 @@ pub struct SessionOptions {
     pub grace: Duration,
     /// Bounds of locks.
     pub locks: LockLimits,
+    /// Bounds of leases.
+    pub leases: LeaseLimits,
+    /// The server's epoch.
+    pub epoch: u64,
     /// The clock.
     pub clock: Clock,
 }
@@ -69,42 +80,15 @@ pub(crate) struct Refused {
     pub(crate) retry: bool,
 }
 
-/// The state of one session, for the operator.
-#[derive(Debug, serde::Serialize)]
-pub struct SessionView {
-    /// Session.
-    pub id: String,
-    /// Host name.
-    pub host: String,
-    /// Process id there.
-    pub pid: u32,
-    /// Mount point there.
-    pub mount_point: String,
-    /// In the server's own process.
-    pub local: bool,
-    /// awaited, live, lost or ended.
-    pub phase: &'static str,
-    /// Connections.
-    pub connections: usize,
-    /// Milliseconds since the last sign of life.
-    pub silent_ms: u64,
-    /// Frames taken.
-    pub frames: u64,
-    /// Locked pieces of files.
-    pub locks: usize,
-    /// Lock requests that wait.
-    pub lock_waiters: usize,
-    /// Inodes it holds open.
-    pub holds: usize,
-}
-
-/// See the module. Order of locks: table, then a session's gate, then the desk. Nothing is waited for under any.
+/// See the module. Order of locks: table, then a session's gate, then the desks. Nothing is waited for under any.
 pub(crate) struct Sessions {
     volume: Arc<Volume>,
     options: SessionOptions,
     table: Mutex<Table>,
     /// The locks.
     pub(crate) desk: LockDesk,
+    /// The leases.
+    pub(crate) leases: Arc<LeaseDesk>,
     links: AtomicU64,
 }
 
@@ -150,12 +134,13 @@ impl Sessions {
     /// The store cannot be read or written.
     pub(crate) fn open(volume: Arc<Volume>, options: SessionOptions) -> Result<Self, Errno> {
         let now = (options.clock)();
-        let mut all = HashMap::new();
+        let (mut all, mut numbers) = (HashMap::new(), Vec::new());
         for (id, record) in volume.sessions()? {
             let about = About::from_bytes(id, &record);
             if about.local {
                 volume.end_session(id)?;
             } else {
+                numbers.push((id, numbers::ranges(&about)));
                 all.insert(id, Arc::new(Session::new(id, about, Phase::Awaited, now)));
             }
         }
@@ -170,7 +155,9 @@ impl Sessions {
         let grace = frozen.then(|| Grace { ends: now + options.grace, missing });
         let table = Mutex::new(Table { all, dead: Dead::default(), grace, orphans: None });
         let desk = LockDesk::new(options.locks, frozen);
-        Ok(Self { volume, options, table, desk, links: AtomicU64::new(1) })
+        let leases = Arc::new(LeaseDesk::new(options.leases, options.epoch, frozen));
+        numbers.into_iter().for_each(|(id, ranges)| leases.put_numbers(id, ranges));
+        Ok(Self { volume, options, table, desk, leases, links: AtomicU64::new(1) })
     }
 
     /// Answers a claim. A session that comes back replaces all its former connections: their frames are finished or
@@ -193,7 +180,7 @@ impl Sessions {
             return if resumed { Ok(Entry::Fenced) } else { Err(Refused::dead()) };
         }
         if known && resumed && !session.wait_idle(SUPERSEDED_WAIT) {
-            session.detach(link, now);
+            self.detach(&session, link);
             return Err(Refused::later("the server still works on requests of the lost connection"));
         }
         if !known && !local {
@@ -242,6 +229,7 @@ impl Sessions {
     /// A connection is gone.
     pub(crate) fn detach(&self, session: &Session, link: LinkId) {
         session.detach(link, self.now());
+        self.leases.disconnect(session.id, link);
     }
 
     /// The peer takes what it is sent.
@@ -270,6 +258,7 @@ impl Sessions {
             lost += usize::from(self.desk.assert_held(session.id, *ino, lock).is_err());
         }
         if last {
+            self.leases.remind(session.id);
             self.came_back(session.id);
         }
         if lost == 0 {
@@ -288,6 +277,11 @@ impl Sessions {
                 self.sweep(session);
             }
         }
+        for late in self.leases.tick(now) {
+            tracing::warn!(session = %late, "a client does not give back leases: its session is ended");
+            // It may be gone by itself meanwhile.
+            let _gone = self.evict(late);
+        }
         if self.table().grace.as_ref().is_some_and(|grace| now >= grace.ends) {
             self.end_grace();
         }
@@ -295,6 +289,35 @@ impl Sessions {
         if due {
             self.volume.end_grace();
         }
+    }
+
+    /// Ends a session as if it had been silent for too long.
+    ///
+    /// # Errors
+    /// ENOENT: there is none.
+    pub(crate) fn evict(&self, id: SessionId) -> Result<(), Errno> {
+        let session = self.table().all.get(&id).cloned().ok_or(Errno::ENOENT)?;
+        self.end(&session, Event::Evicted);
+        Ok(())
+    }
+
+    /// Ends the session that shows these first digits, all that an operator sees of it.
+    ///
+    /// # Errors
+    /// ENOENT: there is none; EEXIST: there are several.
+    pub(crate) fn evict_shown(&self, shown: SessionId) -> Result<(), Errno> {
+        let alike = |id: &SessionId| *id == shown || SessionId(id.0 >> 96 << 96) == shown;
+        let found: Vec<SessionId> = self.table().all.keys().copied().filter(alike).collect();
+        match found[..] {
+            [] => Err(Errno::ENOENT),
+            [id] => self.evict(id),
+            _ => Err(Errno::EEXIST),
+        }
+    }
+
+    /// Whether the session is from before a restart and has not sent again yet all that it had on its way.
+    pub(crate) fn replays(&self, id: SessionId) -> bool {
+        self.table().grace.as_ref().is_some_and(|grace| grace.missing.contains(&id))
     }
 
     /// Whether grace still runs: how long in milliseconds, and for how many sessions.
@@ -319,33 +342,8 @@ impl Sessions {
         self.table().all.len()
     }
 
-    /// The first `max` sessions by id.
-    pub(crate) fn views(&self, max: usize) -> Vec<SessionView> {
-        let mut all: Vec<Arc<Session>> = self.table().all.values().cloned().collect();
-        all.sort_by_key(|session| session.id);
-        let now = self.now();
-        let view = |session: Arc<Session>| {
-            let pulse = session.pulse(now);
-            let (locks, lock_waiters) = self.desk.load(session.id);
-            SessionView {
-                id: session.id.to_string(),
-                host: session.about.host.clone(),
-                pid: session.about.pid,
-                mount_point: session.about.mount_point.clone(),
-                local: session.about.local,
-                phase: pulse.phase.word(),
-                connections: pulse.links,
-                silent_ms: millis(pulse.silent),
-                frames: pulse.frames,
-                locks,
-                lock_waiters,
-                holds: self.volume.holds_of(session.id),
-            }
-        };
-        all.into_iter().take(max).map(view).collect()
-    }
-
-    fn now(&self) -> Duration {
+    /// The clock of leases.
+    pub(crate) fn now(&self) -> Duration {
         (self.options.clock)()
     }
 
@@ -363,6 +361,7 @@ impl Sessions {
     fn sweep(&self, session: &Session) {
         self.table().dead.insert(session.id);
         self.desk.drop_session(session.id);
+        self.leases.leave(session.id);
         if let Err(errno) = self.volume.end_session(session.id) {
             tracing::error!(session = %session.id, %errno, "the end of a session could not be stored");
         }
@@ -395,6 +394,7 @@ impl Sessions {
             self.end(session, Event::GraceOver);
         }
         self.desk.thaw();
+        self.leases.thaw();
         // A client that is back sends what was not answered again: it may hold an orphan by an outcome that it is told
         // only then (a file made without a name, a name just removed). Until that is through, none goes.
         self.table().orphans = Some(self.now() + self.options.lease);

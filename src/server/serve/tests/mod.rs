@@ -2,6 +2,7 @@
 
 mod frames;
 mod handshake;
+mod leases;
 mod sessions;
 mod sockets;
 
@@ -206,7 +207,21 @@ enum Said {
     Attr(Attr),
     Lock(LockRequest),
     Bytes(Vec<u8>),
+    Numbers(Ino, u32),
     Other,
+}
+
+impl Said {
+    fn of(answer: Answer<'_>) -> Self {
+        match answer {
+            Answer::Empty => Self::Empty,
+            Answer::Attr(attr) => Self::Attr(attr),
+            Answer::Lock(lock) => Self::Lock(lock),
+            Answer::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
+            Answer::Numbers { first, count } => Self::Numbers(first, count),
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Client {
@@ -234,13 +249,7 @@ impl Client {
     fn answer(&mut self) -> Option<(u64, Result<Said, Errno>)> {
         let frame = self.wire.receive()?;
         assert_eq!((frame.header.kind, frame.header.session), (FrameKind::Answer, self.session));
-        let said = answer::decode(&frame.body, &frame.payload).unwrap().0.map(|answer| match answer {
-            Answer::Empty => Said::Empty,
-            Answer::Attr(attr) => Said::Attr(attr),
-            Answer::Lock(lock) => Said::Lock(lock),
-            Answer::Bytes(bytes) => Said::Bytes(bytes.to_vec()),
-            _ => Said::Other,
-        });
+        let said = answer::decode(&frame.body, &frame.payload).unwrap().0.map(Said::of);
         Some((frame.header.sequence, said))
     }
 
