@@ -31,6 +31,8 @@ pub(super) enum Command {
     Flush(FlushArgs),
     /// Show what ringfs knows of a file or directory on a mount.
     Info(InfoArgs),
+    /// End a client's session at a server: its open files, locks and leases are given up.
+    Evict(EvictArgs),
     /// Check a store that no server has open.
     Fsck(FsckArgs),
     /// Check whether this host can run ringfs, and how well.
@@ -101,7 +103,23 @@ pub(super) struct ServerTimes {
     /// seconds; nobody else gets locks meanwhile. Default: the lease.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(super) grace: Option<u32>,
+    /// How long a client may take to give back what another waits for before its session is ended, in seconds. Default:
+    /// the lease.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(super) recall_timeout: Option<u32>,
     /// File whose content is the secret that client and server share. Not readable by others.
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+}
+
+/// `ringfs evict`.
+#[derive(Args, Debug, Clone)]
+pub(super) struct EvictArgs {
+    /// Server address: `unix:PATH` or `tcp://HOST:PORT`.
+    pub(super) server: String,
+    /// The session, as `ringfs status SERVER` shows it: eight hexadecimal digits.
+    pub(super) session: String,
+    /// File whose content is the secret of the server.
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,
 }

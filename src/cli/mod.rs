@@ -15,6 +15,8 @@ mod daemon;
 
 mod doctor;
 
+mod evict;
+
 mod fail;
 
 mod flush;
@@ -90,6 +92,7 @@ fn run(cli: Cli, line: &[OsString]) -> Result<ExitCode, Failure> {
         Command::Bench(args) => done(bench::run(&args)),
         Command::AskMount(args) => probe::run(&args).map(Into::into),
         Command::Serve(args) => serve::run(&args, line),
+        Command::Evict(args) => done(evict::run(&args)),
         Command::Fsck(args) => fsck::run(&args).map(Into::into),
     }
 }

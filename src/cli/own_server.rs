@@ -90,6 +90,8 @@ fn serve_options(times: &ServerTimes) -> Result<ServeOptions, Failure> {
         options.lease = Duration::from_secs(lease.into());
         options.grace = options.lease;
     }
+    options.leases.recall_timeout =
+        times.recall_timeout.map_or(options.lease, |s| Duration::from_secs(s.into()));
     if let Some(grace) = times.grace {
         options.grace = Duration::from_secs(grace.into());
     }

@@ -1,9 +1,10 @@
-//! Where a server is (`unix:PATH`, `tcp://HOST:PORT`), the secret it wants, and asking it for its status.
+//! Where a server is (`unix:PATH`, `tcp://HOST:PORT`), the secret it wants, and asking it something as an operator.
 
 use super::fail::Failure;
 use super::print;
 use crate::base::Errno;
 use crate::client::link::{Link, LinkOptions, Secret, Target};
+use crate::wire::hello::Welcome;
 use crate::wire::{Answer, Query};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -19,8 +20,8 @@ const SECRET_BYTES_MAX: u64 = 4096;
 /// Shortest: below this a secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// How long a server may take for its status.
-const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a word is a server's address rather than a path.
 #[must_use]
@@ -121,30 +122,9 @@ pub(super) fn optional_secret(path: Option<&Path>) -> Result<Option<Secret>, Fai
 /// # Errors
 /// There is none, or it does not answer.
 pub(super) fn status(address: &str, secret: Option<&Path>) -> Result<Value, Failure> {
-    let mut options = LinkOptions::new("").map_err(Failure::new)?;
-    options.observer = true;
-    options.secret = optional_secret(secret)?;
-    let (link, welcome) = Link::open(parse(address)?, options).map_err(Failure::new)?;
-    let (tell, told) = channel();
-    link.call(&Query::Status, move |answer| {
-        let answer = match answer {
-            Ok(Answer::Bytes(bytes)) => Ok(bytes.to_vec()),
-            Ok(_) => Err(Errno::EPROTO),
-            Err(errno) => Err(errno),
-        };
-        // The receiver may have given up waiting.
-        drop(tell.send(answer));
-    });
-    let answer = told.recv_timeout(STATUS_PATIENCE);
-    link.close(Duration::ZERO);
-    let bytes = match answer {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(errno)) => return Err(Failure::new(format!("{address} did not tell its status: {errno}"))),
-        Err(_) => {
-            let seconds = STATUS_PATIENCE.as_secs();
-            return Err(Failure::new(format!("{address} did not tell its status within {seconds} s")));
-        }
-    };
+    let (welcome, answer) = ask(address, secret, &Query::Status)?;
+    let bytes =
+        answer.map_err(|errno| Failure::new(format!("{address} did not tell its status: {errno}")))?;
     let server: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::new(format!("{address} sent a status that is not JSON: {error}")))?;
     Ok(json!({
@@ -153,6 +133,37 @@ pub(super) fn status(address: &str, secret: Option<&Path>) -> Result<Value, Fail
         "volume": print::uuid(&welcome.volume),
         "server": server,
     }))
+}
+
+/// Asks a server one thing, as an operator, without a session. The answer is its bytes.
+///
+/// # Errors
+/// There is no server, or it does not answer.
+pub(super) fn ask(
+    address: &str,
+    secret: Option<&Path>,
+    query: &Query<'_>,
+) -> Result<(Welcome, Result<Vec<u8>, Errno>), Failure> {
+    let mut options = LinkOptions::new("").map_err(Failure::new)?;
+    options.observer = true;
+    options.secret = optional_secret(secret)?;
+    let (link, welcome) = Link::open(parse(address)?, options).map_err(Failure::new)?;
+    let (tell, told) = channel();
+    link.call(query, move |answer| {
+        let answer = match answer {
+            Ok(Answer::Bytes(bytes)) => Ok(bytes.to_vec()),
+            Ok(Answer::Empty) => Ok(Vec::new()),
+            Ok(_) => Err(Errno::EPROTO),
+            Err(errno) => Err(errno),
+        };
+        // The receiver may have given up waiting.
+        drop(tell.send(answer));
+    });
+    let answer = told.recv_timeout(PATIENCE);
+    link.close(Duration::ZERO);
+    let answer = answer
+        .map_err(|_| Failure::new(format!("{address} did not answer within {} s", PATIENCE.as_secs())))?;
+    Ok((welcome, answer))
 }
 
 /// A path that stays right after the daemon has left the current directory.
