@@ -46,7 +46,8 @@ fn for_a_moment(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Rand
     round.visit(&mounts[0], 2, rest);
     std::thread::sleep(Duration::from_millis(20 + random.below(300)));
     let links: &[usize] = random.pick(&[&[0][..], &[1], &[0, 1]]);
-    links.iter().for_each(|link| net.cut(*link));
+    let at_the_server = random.one_in(2);
+    links.iter().for_each(|link| net.cut(*link, at_the_server));
     std::thread::sleep(Duration::from_millis(10 + random.below(700)));
     links.iter().for_each(|link| net.mend(*link));
     round.goes_on(10);
@@ -63,7 +64,7 @@ fn for_longer(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Random
     let round = Round::start(number, mounts, random);
     round.goes_on(10);
     std::thread::sleep(Duration::from_millis(random.below(300)));
-    net.cut(0);
+    net.cut(0, random.one_in(2));
     std::thread::sleep(LEASE + Duration::from_millis(300 + random.below(1500)));
     round.goes_on_at(1, 10);
     round.stop();

@@ -33,6 +33,8 @@ impl Net {
             ip(&["-n", &self.name, "addr", "add", &format!("{}/30", self.address(n, 2)), "dev", &peer])?;
             ip(&["-n", &self.name, "link", "set", &peer, "up"])?;
             ip(&["link", "set", link, "up"])?;
+            // Without its link the address is nowhere, not behind the host's default route.
+            ip(&["route", "add", "unreachable", &self.subnet(n), "metric", "9999"])?;
         }
         Ok(())
     }
@@ -40,6 +42,10 @@ impl Net {
     /// Name of the namespace.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    fn subnet(&self, link: usize) -> String {
+        format!("{}/30", self.address(link, 0))
     }
 
     fn address(&self, link: usize, end: u8) -> String {
@@ -51,20 +57,31 @@ impl Net {
         format!("tcp://{}:7420", self.address(link, 2))
     }
 
-    pub(crate) fn cut(&self, link: usize) {
-        ip(&["link", "set", &self.links[link], "down"]).unwrap();
+    /// Cuts a link: at the server's end the client's packets go nowhere, at the client's it is told so.
+    pub(crate) fn cut(&self, link: usize, at_the_server: bool) {
+        self.set(link, at_the_server, "down");
     }
 
+    /// Both ends work again.
     pub(crate) fn mend(&self, link: usize) {
-        ip(&["link", "set", &self.links[link], "up"]).unwrap();
+        self.set(link, true, "up");
+        self.set(link, false, "up");
+    }
+
+    fn set(&self, link: usize, at_the_server: bool, to: &str) {
+        let (here, there) = (&self.links[link], format!("{}p", self.links[link]));
+        let at_the_client: &[&str] = &["link", "set", here, to];
+        let words = ["-n", &self.name, "link", "set", &there, to];
+        ip(if at_the_server { &words } else { at_the_client }).unwrap();
     }
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for link in &self.links {
+        for (n, link) in self.links.iter().enumerate() {
             // Not there if building it failed.
             let _ = ip(&["link", "del", link]);
+            let _ = ip(&["route", "del", "unreachable", &self.subnet(n), "metric", "9999"]);
         }
         let _ = ip(&["netns", "del", &self.name]);
     }

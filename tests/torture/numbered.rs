@@ -93,9 +93,12 @@ impl Worker {
             journal: Arc::clone(&journal),
             shown: Arc::clone(&shown),
             next: 0,
+            stop: Arc::clone(stop),
         };
-        let stop = Arc::clone(stop);
-        let thread = std::thread::spawn(move || at_work.run(&stop));
+        let thread = std::thread::spawn(move || match at_work.run() {
+            Err(error) if told_to_stop(&error) => Ok(()),
+            end => end,
+        });
         Self { name: name.to_owned(), journal, shown, thread }
     }
 
@@ -149,10 +152,16 @@ struct AtWork {
     journal: Arc<Mutex<Journal>>,
     shown: Arc<Shown>,
     next: u64,
+    stop: Arc<AtomicBool>,
+}
+
+/// What an operation gives that was not begun because the worker was told to stop.
+fn told_to_stop(error: &Error) -> bool {
+    error.kind() == ErrorKind::Interrupted && error.raw_os_error().is_none()
 }
 
 impl AtWork {
-    fn run(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+    fn run(&mut self) -> Result<(), Error> {
         let own = self.name.clone();
         self.state.apply(&Op::Mkdir("shared".into()));
         self.journal.lock().unwrap().steps.push(Step {
@@ -164,7 +173,7 @@ impl AtWork {
         self.step(Op::Mkdir(own.clone()), |at| fs::create_dir(at))?;
         let log_path = format!("{own}/log");
         let mut log = self.create(&log_path, true)?;
-        while !stop.load(Ordering::Relaxed) {
+        loop {
             self.next += 1;
             match self.random.below(100) {
                 0..16 => self.append(&mut log, &log_path)?,
@@ -181,8 +190,10 @@ impl AtWork {
                 }
                 _ => self.look_around()?,
             }
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// One operation, from its beginning to its return.
@@ -198,6 +209,9 @@ impl AtWork {
         | Op::Rename(path, _)
         | Op::Link(path, _)
         | Op::Symlink(_, path)) = &op;
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(ErrorKind::Interrupted.into());
+        }
         let at = self.folder.join(path);
         let begun = tick();
         self.journal.lock().unwrap().steps.push(Step { op: op.clone(), begun, returned: None, failed: None });

@@ -90,7 +90,7 @@ impl Round {
     }
 
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::SeqCst);
     }
 
     /// What the workers have done until now, while some may still wait in a call.
