@@ -15,4 +15,6 @@ pub mod oplog;
 
 pub mod link;
 
+pub mod late;
+
 pub mod tree;
