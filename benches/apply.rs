@@ -25,16 +25,16 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call is passed on to the system's allocator unchanged, with the contract the caller keeps towards us.
+// SAFETY: does what the system's allocator does and counts besides; its callers keep that allocator's contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract, which is the same on both sides.
+        // SAFETY: `layout` is as whoever called this promised it to be, and is handed on as it came.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` came from `alloc` above, hence from the system's allocator, with this layout.
+        // SAFETY: only the counting `alloc` of this program gave `pointer` out, for this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
