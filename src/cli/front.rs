@@ -48,8 +48,10 @@ pub(super) fn judge(args: &MountArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--bare is for the source null: alone"));
     }
     if server_address::is_address(&args.source) {
-        if args.times.lease.or(args.times.grace).is_some() {
-            return Err(Failure::usage("lease and grace are the server's: give them to `ringfs serve`"));
+        if args.times.lease.or(args.times.grace).or(args.times.recall_timeout).is_some() {
+            return Err(Failure::usage(
+                "lease, grace and recall timeout are the server's: give them to `ringfs serve`",
+            ));
         }
         return server_address::parse(&args.source).map(|_| ());
     }

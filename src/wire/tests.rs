@@ -180,7 +180,7 @@ fn notices() -> Vec<Notice> {
 /// Every second mutation is a local one.
 fn origin(ticket: u64) -> Origin {
     let at = Time { secs: 1_800_000_000, nanos: 999_999_999 };
-    Origin { ticket: Ticket(ticket), caller: CALLER, at: (ticket % 2 == 0).then_some(at) }
+    Origin { ticket: Ticket(ticket), caller: CALLER, at: ticket.is_multiple_of(2).then_some(at) }
 }
 
 fn batch() -> (Vec<u8>, Vec<u8>) {

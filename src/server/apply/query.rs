@@ -6,7 +6,7 @@ use crate::base::{Attr, Errno, Ino, SessionId};
 use crate::server::chunks::ChunkFault;
 use crate::server::meta::{Value, View, attributes, counters, inodes};
 use crate::server::ops::{self, Listing, ReadPlan};
-use crate::wire::{Answer, FsStat, Query, answer};
+use crate::wire::{Answer, FsStat, Grant, Query, answer};
 use bytes::Bytes;
 use std::ops::ControlFlow;
 
@@ -87,9 +87,11 @@ impl Volume {
 }
 
 impl Volume {
-    /// These inodes, each with whether it has no extended attributes and no ACL. What cannot be read is said to have some.
-    #[must_use]
-    pub fn plain(&self, inos: &[Ino]) -> Vec<(Ino, bool)> {
+    /// Notes in grants which of the inodes have no extended attributes and no ACL. One that cannot be read is not noted.
+    pub fn mark_plain(&self, grants: &mut [Grant]) {
+        if grants.is_empty() {
+            return;
+        }
         let inner = &*self.inner;
         let _state = inner.read_state();
         let plain = |ino: Ino| {
@@ -100,7 +102,7 @@ impl Volume {
             });
             seen.is_ok() && none
         };
-        inos.iter().map(|&ino| (ino, plain(ino))).collect()
+        grants.iter_mut().for_each(|grant| grant.plain = plain(grant.ino));
     }
 }
 

@@ -95,7 +95,6 @@ impl Core {
     }
 
     /// Looks, and ends the read that began at `stamp`. `Err`: these inodes too are to be asked for, and then looked again.
-    #[expect(clippy::type_complexity, reason = "an answer in its parts, for one caller")]
     fn look(
         &self,
         member: &Membership,
@@ -128,8 +127,10 @@ impl Core {
             _ => {}
         }
         let grants = member.leases && needs::grants(query);
-        let told = if grants { self.volume.plain(&told) } else { Vec::new() };
-        let (grants, granting) = leases.end_read(session, stamp, &found, &told, self.sessions.now())?;
+        let told = if grants { &told[..] } else { &[] };
+        let (mut grants, granting) = leases.end_read(session, stamp, &found, told, self.sessions.now())?;
+        // Nobody else can change that before the answer is sent, and the recall of the grant after it.
+        self.volume.mark_plain(&mut grants);
         let mut body = Vec::new();
         let payload = Found::encode(&result, &mut body);
         lease::encode_grants(&mut body, &grants);

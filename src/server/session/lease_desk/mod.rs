@@ -11,7 +11,7 @@ use super::state::LinkId;
 use crate::base::{Ino, SessionId};
 use crate::wire::{Frame, FrameKind, Grant, Notice, Notices, Recall, Returned, notice};
 use std::collections::{HashMap, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(crate) enum Held<R> {
 /// See the module.
 pub(crate) struct LeaseDesk {
     inner: Mutex<Inner>,
+    /// Something is to be sent or run; for those who need not lock to know that there is not.
+    due: AtomicBool,
     /// Grace is not over; for those who need not lock to know that it is.
     frozen: AtomicBool,
 }
@@ -93,6 +95,7 @@ pub(crate) type Numbers = (u64, u64);
 impl LeaseDesk {
     pub(super) fn new(limits: LeaseLimits, epoch: u64, frozen: bool) -> Self {
         Self {
+            due: AtomicBool::new(false),
             frozen: AtomicBool::new(frozen),
             inner: Mutex::new(Inner {
                 table: LeaseTable::new(limits, epoch),
@@ -202,7 +205,7 @@ impl LeaseDesk {
         session: SessionId,
         stamp: Stamp,
         found: &[Ino],
-        wanted: &[(Ino, bool)],
+        wanted: &[Ino],
         now: Duration,
     ) -> Result<(Vec<Grant>, Option<Granting>), Vec<Ino>> {
         let mut inner = self.inner();
@@ -218,9 +221,7 @@ impl LeaseDesk {
         let mut grants = Vec::new();
         if inner.frozen.is_none() && inner.sinks.contains_key(&session) {
             let table = &mut inner.table;
-            grants.extend(
-                wanted.iter().filter_map(|(ino, plain)| table.grant(session, *ino, *plain, stamp, now)),
-            );
+            grants.extend(wanted.iter().filter_map(|ino| table.grant(session, *ino, stamp, now)));
         }
         inner.table.end_read(stamp);
         let granting = grants.first().zip(grants.last()).map(|(first, last)| {
@@ -335,6 +336,9 @@ impl LeaseDesk {
 
     /// Sends and runs what is due. To be called by a thread that holds nothing; `durable` is told with each frame.
     pub(crate) fn settle(&self, durable: impl Fn() -> u64) {
+        if !self.due.swap(false, Ordering::AcqRel) {
+            return;
+        }
         self.send_notices(&durable);
         loop {
             let Some(parked) = self.inner().ready.pop_front() else { break };
@@ -409,8 +413,36 @@ impl LeaseDesk {
         (inodes, waits + inner.frozen.as_ref().map_or(0, Vec::len), contested)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> Locked<'_> {
+        Locked { desk: self, inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+/// The desk, locked. When it is given up, those who settle learn whether something is due.
+struct Locked<'d> {
+    desk: &'d LeaseDesk,
+    inner: MutexGuard<'d, Inner>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if !self.inner.outbox.is_empty() || !self.inner.ready.is_empty() {
+            self.desk.due.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn grant(desk: &LeaseDesk, session: SessionId) -> (Grant, Granting) {
     let Ok(((), stamp)) = desk.begin_read(session, &[X], NOW, (), |()| unreachable!()) else {
         panic!("nothing is in its way")
     };
-    let (grants, granting) = desk.end_read(session, stamp, &[X], &[(X, true)], NOW).unwrap();
+    let (grants, granting) = desk.end_read(session, stamp, &[X], &[X], NOW).unwrap();
     (grants[0], granting.unwrap())
 }
 
@@ -114,7 +114,7 @@ fn nothing_is_granted_in_grace_and_what_waits_for_its_end_goes_on_then() {
     desk.connect(A, 1, 2, Arc::new(|_| {}));
     desk.put_numbers(A, vec![(20, 21)]);
     let Ok(((), stamp)) = desk.begin_read(A, &[X], NOW, (), |()| unreachable!()) else { panic!() };
-    assert!(desk.end_read(A, stamp, &[X], &[(X, true)], NOW).unwrap().0.is_empty());
+    assert!(desk.end_read(A, stamp, &[X], &[X], NOW).unwrap().0.is_empty());
     // A replay of what was made locally: its client has given up its leases.
     assert_eq!(desk.local(A, &[], Some(X), NOW), Local::Free);
     assert_eq!(desk.totals().0, 0);

@@ -95,7 +95,7 @@ struct Lease {
 /// The leases of one inode; nearly always one.
 enum Holders {
     One(Lease),
-    Many(Box<Vec<Lease>>),
+    Many(Vec<Lease>),
 }
 
 const _: () = assert!(size_of::<(Ino, Holders)>() <= 48, "a lease must stay small: there are millions");
@@ -117,7 +117,7 @@ impl Holders {
 
     fn push(&mut self, lease: Lease) {
         match self {
-            Self::One(first) => *self = Self::Many(Box::new(vec![*first, lease])),
+            Self::One(first) => *self = Self::Many(vec![*first, lease]),
             Self::Many(all) => all.push(lease),
         }
     }
@@ -286,12 +286,11 @@ impl LeaseTable {
     }
 
     /// The lease a session gets with an answer that tells of the inode, by a read that began at `stamp`; `None`: it
-    /// keeps what it has.
+    /// keeps what it has. Whether the inode is plain is for the caller to say.
     pub(crate) fn grant(
         &mut self,
         session: SessionId,
         ino: Ino,
-        plain: bool,
         stamp: Stamp,
         now: Duration,
     ) -> Option<Grant> {
@@ -330,7 +329,7 @@ impl LeaseTable {
             }
         };
         self.number = number;
-        Some(Grant { ino, mode, number, plain })
+        Some(Grant { ino, mode, number, plain: false })
     }
 
     /// The session makes this inode locally: it has it exclusively from birth, without a message. Over the bound it is
@@ -482,8 +481,8 @@ impl LeaseTable {
         let pinned = overlap.pinned(ino);
         let suits = |wait: &Wait| {
             let seat = by_session.get(&wait.session).copied();
-            !(pinned && wait.access == Access::Write)
-                && !holders.iter().any(|lease| lease.in_way(seat, wait.access))
+            let barred = pinned && wait.access == Access::Write;
+            !barred && !holders.iter().any(|lease| lease.in_way(seat, wait.access))
         };
         waits.wake(ino, suits, &mut out.woken);
     }

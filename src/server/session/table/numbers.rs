@@ -13,14 +13,12 @@ const NUMBERS_MAX: u32 = 1 << 16;
 /// Ranges of numbers that are remembered of a session; older ones are used up.
 const RANGES_MAX: usize = 1024;
 
+/// Gets the first number and how many, or why there are none.
+pub(crate) type NumbersReply = Box<dyn FnOnce(Result<(Ino, u32), Errno>) + Send>;
+
 impl Sessions {
     /// Gives inode numbers to a session; `done` gets the first and how many, when that is durable.
-    pub(crate) fn take_numbers(
-        &self,
-        session: &Session,
-        count: u32,
-        done: Box<dyn FnOnce(Result<(Ino, u32), Errno>) + Send>,
-    ) {
+    pub(crate) fn take_numbers(&self, session: &Session, count: u32, done: NumbersReply) {
         let count = count.clamp(NUMBERS_MIN, NUMBERS_MAX);
         let taken = self.volume.take_numbers(count).and_then(|first| {
             let mut numbers = session.numbers();
