@@ -13,6 +13,7 @@
 //! | who does not give back in time has its session ended | [`LeaseTable::tick`] |
 
 mod contest;
+mod hash;
 mod overlap;
 mod waits;
 
@@ -22,6 +23,7 @@ mod tests;
 use crate::base::{Ino, SessionId};
 use crate::wire::{Grant, Keep, LeaseMode, Recall, Returned};
 use contest::Contests;
+use hash::NumberMap;
 use overlap::Overlap;
 pub(crate) use overlap::Stamp;
 use std::collections::HashMap;
@@ -148,9 +150,9 @@ struct Outstanding {
 /// See the module.
 pub(crate) struct LeaseTable {
     limits: LeaseLimits,
-    inodes: HashMap<Ino, Holders>,
+    inodes: NumberMap<Ino, Holders>,
     seats: Vec<Option<Seat>>,
-    by_session: HashMap<SessionId, u32>,
+    by_session: NumberMap<SessionId, u32>,
     /// Number of the last grant.
     number: u64,
     recalls: HashMap<(Ino, u32), Outstanding>,
@@ -165,9 +167,9 @@ impl LeaseTable {
     pub(crate) fn new(limits: LeaseLimits, epoch: u64) -> Self {
         Self {
             limits,
-            inodes: HashMap::new(),
+            inodes: NumberMap::default(),
             seats: Vec::new(),
-            by_session: HashMap::new(),
+            by_session: NumberMap::default(),
             number: epoch << 40,
             recalls: HashMap::new(),
             contests: Contests::default(),
