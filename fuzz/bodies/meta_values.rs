@@ -6,8 +6,8 @@ use ringfs::base::{ChunkId, ChunkPlace, Ino, Name, SegmentId, SessionId};
 use ringfs::server::meta::extents::Extent;
 use ringfs::server::meta::memory::MemoryEngine;
 use ringfs::server::meta::{
-    Changes, Engine, NameHash, Order, WriteTxn, attributes, chunk_table, counters, dirents, extents, inodes,
-    keys, sessions, superblock,
+    Changes, Engine, NameHash, Order, Txn, WriteTxn, attributes, chunk_table, counters, dirents, extents,
+    inodes, keys, sessions, superblock,
 };
 use std::ops::ControlFlow::Continue;
 
@@ -145,7 +145,8 @@ fn write(engine: &MemoryEngine) {
     );
     drop(extents::share(&mut txn, INO, 0..1000, Ino(21), 50));
     drop(chunk_table::relocate(&mut txn, ChunkId(1), place, ChunkPlace { position: 5000, ..place }));
-    drop((counters::add_usage(&mut txn, -1, -1), counters::take_inos(&mut txn, 3)));
+    txn.add_usage(-1, -1);
+    drop(counters::take_inos(&mut txn, 3));
     drop((counters::take_chunks(&mut txn, u64::MAX), counters::next_epoch(&mut txn)));
     drop(sessions::delete(&mut txn, SessionId(1)));
     txn.commit().expect("memory takes everything");

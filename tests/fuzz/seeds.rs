@@ -8,8 +8,8 @@ use ringfs::server::chunks::{ChunkStore, ChunkTag};
 use ringfs::server::meta::extents::Extent;
 use ringfs::server::meta::memory::MemoryEngine;
 use ringfs::server::meta::{
-    Inode, NameHash, Order, Superblock, View, WriteTxn, attributes, chunk_table, counters, dirents, extents,
-    inodes, sessions, superblock,
+    Inode, NameHash, Order, Superblock, Txn, View, WriteTxn, attributes, chunk_table, counters, dirents,
+    extents, inodes, sessions, superblock,
 };
 use ringfs::wire::hello::{self, Challenge, Hello, Proof, Refusal, Welcome};
 use ringfs::wire::{
@@ -331,7 +331,7 @@ fn volume() -> MemoryEngine {
         chunk_table::add(&mut txn, chunk, place).expect("memory");
         extents::put(&mut txn, INO, &Extent { start, len: 500, chunk, offset: 0 }).expect("memory");
     }
-    counters::add_usage(&mut txn, 3, 900).expect("memory");
+    txn.add_usage(3, 900);
     counters::take_inos(&mut txn, 9).expect("memory");
     counters::next_epoch(&mut txn).expect("memory");
     sessions::put(&mut txn, SessionId(1), b"record");

@@ -32,18 +32,30 @@ pub fn put_usage(txn: &mut dyn Txn, usage: Usage) {
     txn.put(keys::USAGE, &bytes);
 }
 
-/// Adds to the usage counters.
-///
-/// # Errors
-/// They cannot be read, or would leave the range of numbers: they were wrong before, `ringfs fsck --repair` counts anew.
-pub fn add_usage(txn: &mut dyn Txn, inodes: i64, bytes: i64) -> Result<(), StoreFault> {
+/// Writes what a transaction counted. Counters that would leave the range of numbers were wrong before: they stop at its
+/// end, and `ringfs fsck --repair` counts anew.
+pub(super) fn count(txn: &mut dyn Txn, inodes: i64, bytes: i64) -> Result<(), StoreFault> {
     if inodes == 0 && bytes == 0 {
         return Ok(());
     }
-    let old = usage(txn)?;
+    let old = match usage(txn) {
+        Err(fault @ StoreFault::Damaged { .. }) => {
+            tracing::error!(%fault, "what the volume holds is not known");
+            return Ok(());
+        }
+        other => other?,
+    };
     let new = old.inodes.checked_add_signed(inodes).zip(old.bytes.checked_add_signed(bytes));
-    let (inodes, bytes) = new.ok_or_else(|| StoreFault::damaged(keys::USAGE, "less than what is removed"))?;
-    put_usage(txn, Usage { inodes, bytes });
+    if new.is_none() {
+        tracing::error!(
+            ?old,
+            inodes,
+            bytes,
+            "the volume counts less than it holds; run `ringfs fsck --repair`"
+        );
+    }
+    let inodes = old.inodes.saturating_add_signed(inodes);
+    put_usage(txn, Usage { inodes, bytes: old.bytes.saturating_add_signed(bytes) });
     Ok(())
 }
 
@@ -122,9 +134,9 @@ fn number(view: &dyn View, key: &[u8]) -> Result<Option<u64>, StoreFault> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST_INO, Usage, add_usage, take_inos, usage};
+    use super::{FIRST_INO, Usage, take_inos, usage};
     use crate::base::Ino;
-    use crate::server::meta::{WriteTxn, memory::MemoryEngine};
+    use crate::server::meta::{Txn, WriteTxn, memory::MemoryEngine};
 
     #[test]
     fn numbers_are_taken_once_and_usage_never_wraps() {
@@ -132,9 +144,16 @@ mod tests {
         let mut txn = WriteTxn::new(&engine);
         assert_eq!(take_inos(&mut txn, 3).unwrap(), FIRST_INO);
         assert_eq!(take_inos(&mut txn, 1).unwrap(), Ino(FIRST_INO.0 + 3));
-        add_usage(&mut txn, 2, 100).unwrap();
-        add_usage(&mut txn, -1, -100).unwrap();
-        assert_eq!(usage(&txn).unwrap(), Usage { inodes: 1, bytes: 0 });
-        assert!(add_usage(&mut txn, 0, -1).is_err());
+        txn.add_usage(2, 100);
+        let before = txn.savepoint();
+        txn.add_usage(70, 700);
+        txn.rollback(before);
+        txn.add_usage(-1, -100);
+        txn.commit().unwrap();
+        assert_eq!(usage(&engine).unwrap(), Usage { inodes: 1, bytes: 0 });
+        let mut txn = WriteTxn::new(&engine);
+        txn.add_usage(1, -1);
+        txn.commit().unwrap();
+        assert_eq!(usage(&engine).unwrap(), Usage { inodes: 2, bytes: 0 });
     }
 }

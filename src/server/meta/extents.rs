@@ -180,6 +180,21 @@ pub fn punch(txn: &mut dyn Txn, ino: Ino, range: Range<u64>) -> Result<u64, Stor
     Ok(freed)
 }
 
+/// Puts `extent` into `ino` where there is none; its chunk was entered with [`chunk_table::add`]. Returns by how many
+/// bytes more of the file are covered now.
+///
+/// # Errors
+/// The chunk cannot be read or is damaged.
+///
+/// # Panics
+/// When the extent is empty or reaches past 2^64: the caller has checked its numbers.
+pub fn add(txn: &mut dyn Txn, ino: Ino, extent: &Extent) -> Result<u64, StoreFault> {
+    assert!(extent.len > 0 && extent.start.checked_add(extent.len).is_some(), "{extent:?}");
+    chunk_table::add_refs(txn, extent.chunk, 1)?;
+    store(txn, ino, extent);
+    Ok(extent.len)
+}
+
 /// Puts `extent` into `ino`, over whatever was there; its chunk was entered with [`chunk_table::add`]. Returns by how
 /// many bytes more of the file are covered now.
 ///

@@ -134,6 +134,9 @@ pub trait Txn: View {
 
     /// Removes `key`; it need not exist.
     fn delete(&mut self, key: &[u8]);
+
+    /// Adds to the usage counters ([`counters::usage`]), at the commit.
+    fn add_usage(&mut self, inodes: i64, bytes: i64);
 }
 
 /// What keeps the keys. Safe to share: commits exclude each other, reads go beside them.

@@ -4,7 +4,7 @@ use super::{EXTENTS_PER_STEP, Env, Try, file, must_get, xattr};
 use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{ChunkId, ChunkPlace, Ino, Kind, posix};
 use crate::server::meta::extents::{self, Extent};
-use crate::server::meta::{Inode, Order, StoreFault, Txn, View, chunk_table, counters, inodes, keys};
+use crate::server::meta::{Inode, Order, StoreFault, Txn, View, chunk_table, inodes, keys};
 use crate::wire::{Done, WriteFlags};
 use std::ops::{ControlFlow, Range};
 
@@ -93,7 +93,9 @@ pub(super) fn write(
         return Ok(Done { attr: Some(inode.attr()), offset: start, ..Done::default() });
     }
     let end = posix::write_end(start, want)?;
-    let end = step_end(txn, ino, start..end)?;
+    // A file without data has nothing that is written over: most files are new when they are written.
+    let fresh = inode.data_bytes == 0;
+    let end = if fresh { end } else { step_end(txn, ino, start..end)? };
     let mut at = start;
     for piece in placed {
         let len = u64::from(piece.place.len).min(end - at);
@@ -104,7 +106,8 @@ pub(super) fn write(
         if chunk_table::get(txn, piece.chunk)?.is_none_or(|chunk| chunk.place != piece.place) {
             chunk_table::add(txn, piece.chunk, piece.place)?;
         }
-        let grown = extents::put(txn, ino, &Extent { start: at, len, chunk: piece.chunk, offset: 0 })?;
+        let extent = Extent { start: at, len, chunk: piece.chunk, offset: 0 };
+        let grown = if fresh { extents::add(txn, ino, &extent)? } else { extents::put(txn, ino, &extent)? };
         add_data(txn, &mut inode, grown.cast_signed())?;
         at += len;
     }
@@ -138,7 +141,7 @@ pub(super) fn write_step(
     placed: &[Placed],
 ) -> Try<bool> {
     // Nothing lies behind the end; and the steps of an append would each find another one.
-    if flags.append || file(txn, ino).is_err() {
+    if flags.append || file(txn, ino).map_or(true, |inode| inode.data_bytes == 0) {
         return Ok(false);
     }
     let Ok(end) = posix::write_end(offset, length(placed)) else { return Ok(false) };
@@ -167,7 +170,8 @@ pub(super) fn step_end(view: &dyn View, ino: Ino, range: Range<u64>) -> Try<u64>
 pub(super) fn add_data(txn: &mut dyn Txn, inode: &mut Inode, by: i64) -> Result<(), StoreFault> {
     let wrong = || StoreFault::damaged(&keys::inode(inode.ino), "counts fewer bytes than its extents have");
     inode.data_bytes = inode.data_bytes.checked_add_signed(by).ok_or_else(wrong)?;
-    counters::add_usage(txn, 0, by)
+    txn.add_usage(0, by);
+    Ok(())
 }
 
 /// Makes `range` a hole. The caller stores the inode.

@@ -92,7 +92,7 @@ fn born(txn: &mut dyn Txn, env: &Env, dir: &Inode, ino: Ino, mode: u32, umask: u
     if let (true, Some(default)) = (is_dir, &inherited.default) {
         acl::store(txn, &mut inode, acl::DEFAULT, default);
     }
-    counters::add_usage(txn, 1, 0)?;
+    txn.add_usage(1, 0);
     Ok(inode)
 }
 

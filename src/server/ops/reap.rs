@@ -2,9 +2,7 @@
 
 use super::{EXTENTS_PER_STEP, Try, data};
 use crate::base::{Ino, Kind};
-use crate::server::meta::{
-    Inode, Order, StoreFault, Txn, attributes, counters, extents, inodes, keys, sessions,
-};
+use crate::server::meta::{Inode, Order, StoreFault, Txn, attributes, extents, inodes, keys, sessions};
 use std::ops::ControlFlow;
 
 /// How far a reaping came.
@@ -34,7 +32,7 @@ pub(super) fn at_once(txn: &mut dyn Txn, inode: &Inode) -> Try<bool> {
     if inode.kind() == Kind::Symlink {
         attributes::delete_symlink(txn, inode.ino);
     }
-    counters::add_usage(txn, -1, -inode.data_bytes.cast_signed())?;
+    txn.add_usage(-1, -inode.data_bytes.cast_signed());
     inodes::delete(txn, inode.ino);
     Ok(true)
 }
@@ -73,7 +71,7 @@ pub fn reap(txn: &mut dyn Txn, ino: Ino) -> Try<Reaped> {
     data::clear(txn, &mut inode, 0..u64::MAX)?;
     attributes::delete_xattrs(txn, ino)?;
     attributes::delete_symlink(txn, ino);
-    counters::add_usage(txn, -1, 0)?;
+    txn.add_usage(-1, 0);
     inodes::delete(txn, ino);
     sessions::delete_orphan(txn, ino);
     Ok(Reaped::Gone)
