@@ -23,6 +23,7 @@
 //! Absent on purpose: what mutations mean (folding apart), leases, how frames are sent.
 #![forbid(unsafe_code)]
 
+mod fold;
 mod pace;
 mod segment;
 mod send;
@@ -42,8 +43,9 @@ pub use stage::{Event, Stage};
 pub use status::LogStatus;
 pub use waiters::{Due, Reached, Retry, Turn};
 
-use crate::base::{Caller, Errno, Time};
+use crate::base::{Caller, Errno, Ino, Time};
 use crate::wire::{Mutation, Ticket};
+use fold::{Folded, Folds};
 use pace::Pace;
 use segment::{Segment, Weight};
 use std::collections::VecDeque;
@@ -98,6 +100,8 @@ pub struct Log {
     applied_barriers: Barriers,
     durable_barriers: Barriers,
     parked: Parked,
+    /// Of the last segment, while it grows.
+    folds: Folds,
     /// Of all segments.
     weight: Weight,
     /// When the last local mutation came in.
@@ -126,6 +130,7 @@ impl Log {
             applied_barriers: Barriers::default(),
             durable_barriers: Barriers::default(),
             parked: Parked::default(),
+            folds: Folds::default(),
             weight: Weight::default(),
             last_accept: Duration::ZERO,
             last_sent_accept: None,
@@ -154,7 +159,19 @@ impl Log {
             self.begin(true, now);
         }
         self.last_accept = now;
-        Ok(self.push(caller, Some(at), mutation))
+        let last = self.segments.len() - 1;
+        let mut folds = std::mem::take(&mut self.folds);
+        let (folded, gone) = self.change(last, |segment| folds.fold(segment, caller, at, mutation));
+        self.counts.folded += gone;
+        let instead = match folded {
+            Folded::Same => *mutation,
+            Folded::Instead(mutation) => mutation,
+        };
+        let place = self.segments[last].len().0;
+        let ticket = self.push(caller, Some(at), &instead);
+        folds.appended(place, &instead);
+        self.folds = folds;
+        Ok(ticket)
     }
 
     /// Takes a mutation whose caller waits for the server's outcome. [`Log::send_waited`] sends it.
@@ -173,7 +190,19 @@ impl Log {
         Ok(self.push(caller, None, mutation))
     }
 
+    /// The kernel forgot an inode whose only name was removed: what is not sent yet need not have it held. False: the server
+    /// holds it, or will.
+    pub fn clear_hold(&mut self, ino: Ino) -> bool {
+        let Some(last) = self.segments.len().checked_sub(1) else { return false };
+        let mut folds = std::mem::take(&mut self.folds);
+        let gone = self.change(last, |segment| folds.clear_hold(segment, ino));
+        self.folds = folds;
+        self.counts.folded += gone.unwrap_or(0);
+        gone.is_some()
+    }
+
     fn begin(&mut self, local: bool, now: Duration) {
+        self.folds.forget();
         self.segments.push_back(Segment::new(self.next_ticket, local, now));
     }
 
@@ -251,6 +280,7 @@ impl Log {
     /// Calls `reached` when this and all local mutations before it are applied (or will never be); a waited one that is
     /// not answered yet is not waited for. What is unsent of it is sent at once: ask [`Log::next`].
     pub fn after_applied(&mut self, ticket: Ticket, reached: Reached) -> Due {
+        self.folds.forget();
         self.applied_barriers.add(ticket, reached);
         // Waited ones came in since the marks moved last.
         self.advance();
@@ -262,6 +292,7 @@ impl Log {
     /// Calls `reached` when this and all mutations before it that were applied or are local are durable. What is missing
     /// for it, a sync of the server among it, is asked for at once: ask [`Log::next`].
     pub fn after_durable(&mut self, ticket: Ticket, reached: Reached) -> Due {
+        self.folds.forget();
         self.durable_barriers.add(ticket, reached);
         self.advance();
         let mut due = Due::default();

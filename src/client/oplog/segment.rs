@@ -213,6 +213,48 @@ impl Segment {
         Some(failed)
     }
 
+    /// The record that begins at this place of the body; none where a hole is. It holds no data of a write.
+    pub(super) fn read(&self, at: usize) -> Option<(Origin, Mutation<'_>)> {
+        let Kept::Growing { body, .. } = &self.bytes else { return None };
+        let (origin, mutation) = mutation::decode_batch(body.get(at..)?, &[]).next()?.ok()?;
+        Some((origin, mutation.ok()?))
+    }
+
+    /// Takes a record out.
+    pub(super) fn make_hole(&mut self, at: usize) {
+        let Kept::Growing { body, holes, .. } = &mut self.bytes else { return };
+        if let Some(kind) = body.get_mut(at..at + HOLE.len()) {
+            kind.copy_from_slice(&HOLE);
+            *holes = true;
+            self.live -= 1;
+        }
+    }
+
+    /// Takes `hold` back in a record.
+    pub(super) fn clear_hold(&mut self, at: usize) {
+        if let Kept::Growing { body, .. } = &mut self.bytes {
+            mutation::clear_hold(&mut body[at..]);
+        }
+    }
+
+    /// Puts a mutation without strings in the place of a record, if that is long enough.
+    pub(super) fn replace(&mut self, at: usize, origin: Origin, mutation: &Mutation<'_>) -> bool {
+        let Kept::Growing { body, .. } = &mut self.bytes else { return false };
+        let Some(whole) = record_bytes(&body[at..]) else { return false };
+        let mut record = Vec::with_capacity(whole);
+        mutation::encode(&mut record, &mut Vec::new(), origin, mutation);
+        if record.len() > whole {
+            return false;
+        }
+        // The struct of a record may be longer than a reader knows: zeros say nothing.
+        record.resize(whole, 0);
+        let fixed = whole - RECORD_HEADER_BYTES;
+        record[2..4].copy_from_slice(&u16::try_from(fixed).unwrap_or(u16::MAX).to_le_bytes());
+        record[4..8].copy_from_slice(&u32::try_from(fixed).unwrap_or(u32::MAX).to_le_bytes());
+        body[at..at + whole].copy_from_slice(&record);
+        true
+    }
+
     fn failed(&self, ticket: Ticket, errno: Errno, late: bool) -> Option<Failed> {
         let Kept::Fixed { body, payload } = &self.bytes else { return None };
         let piece = pieces(body, payload).find(|piece| piece.ticket == ticket)?;

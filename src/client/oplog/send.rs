@@ -86,6 +86,9 @@ impl Log {
         self.counts.batches += 1;
         self.counts.batched += u64::from(self.segments[at].live);
         self.pace.sent(self.segments[at].live.into(), self.segments[at].opened, now);
+        if at + 1 == self.segments.len() {
+            self.folds.forget();
+        }
         self.change(at, |segment| {
             segment.fix();
             segment.sent = now;

@@ -94,6 +94,7 @@ impl Log {
     /// told (EIO). `restarted`: the server that applied the rest is gone too, so that its fate is not known.
     pub fn fence(&mut self, restarted: bool) -> Answered {
         let mut answered = Answered::default();
+        self.folds.forget();
         for at in 0..self.segments.len() {
             let stage = self.segments[at].stage;
             let event = match stage {

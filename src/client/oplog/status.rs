@@ -95,6 +95,9 @@ impl Log {
     /// Bytes of memory, counted.
     pub(super) fn heap_bytes(&self) -> usize {
         let rejected: usize = self.segments.iter().map(super::Segment::rejected_bytes).sum();
-        self.weight.bytes + self.segments.capacity() * size_of::<super::Segment>() + rejected
+        self.weight.bytes
+            + self.segments.capacity() * size_of::<super::Segment>()
+            + rejected
+            + self.folds.heap_bytes()
     }
 }

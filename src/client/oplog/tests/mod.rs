@@ -1,5 +1,6 @@
 //! The log rule by rule, and any sequence of events against a model.
 
+mod fold;
 mod memory;
 mod model;
 mod rules;
