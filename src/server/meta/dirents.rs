@@ -122,6 +122,10 @@ pub fn put(
 ) -> Result<Option<Target>, StoreFault> {
     let key = keys::dirent(parent, hash.hash(name));
     let old = txn.get(&key)?.unwrap_or_default();
+    if old.is_empty() {
+        txn.put(&key, &encode(&[Entry { slot: 0, target, name }]));
+        return Ok(None);
+    }
     let mut bucket = entries(&key, &old).collect::<Result<Vec<_>, _>>()?;
     let replaced = match bucket.iter_mut().find(|entry| entry.name == name) {
         Some(entry) => Some(std::mem::replace(&mut entry.target, target)),

@@ -12,6 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
+
 mod fault;
 
 pub mod memory;
@@ -42,24 +44,32 @@ pub mod sessions;
 mod conformance;
 
 pub use crate::base::NameHash;
+pub use changes::Changes;
 pub use fault::StoreFault;
 pub use inodes::Inode;
 pub use superblock::Superblock;
 pub use txn::{Savepoint, WriteTxn};
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::{ControlFlow, Deref};
 
 /// Bytes that are cheap to clone: short ones lie inside, longer ones are shared.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Value(fjall::Slice);
 
 impl Deref for Value {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+// As its bytes: a map is asked with a slice.
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 
@@ -161,45 +171,4 @@ pub trait Engine: View + Send + Sync + 'static {
     /// # Errors
     /// The folder cannot be read.
     fn disk_bytes(&self) -> Result<u64, StoreFault>;
-}
-
-/// The writes of one transaction, at most one per key: a value, or `None` for a removal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    map: BTreeMap<Value, Option<Value>>,
-}
-
-impl Changes {
-    /// Sets `key`.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.map.insert(Value::from(key), Some(Value::from(value)));
-    }
-
-    /// Removes `key`.
-    pub fn delete(&mut self, key: &[u8]) {
-        self.map.insert(Value::from(key), None);
-    }
-
-    /// The writes in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Value, Option<&Value>)> {
-        self.map.iter().map(|(key, value)| (key, value.as_ref()))
-    }
-
-    /// How many keys are written.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// Whether nothing is written.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    /// Bytes of all keys and values.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.iter().map(|(key, value)| (key.len() + value.map_or(0, |v| v.len())) as u64).sum()
-    }
 }

@@ -1,15 +1,16 @@
 //! A transaction: an overlay of writes over an engine.
 
+use super::changes::Undo;
 use super::{Changes, CommitSeq, Engine, Order, StoreFault, Txn, Value, View, Visit, counters};
 use std::cell::RefCell;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 /// The one kind of [`Txn`]: nothing is stored before [`WriteTxn::commit`]; dropped, it never was.
 pub struct WriteTxn<'e> {
     engine: &'e dyn Engine,
     changes: Changes,
     /// What each write replaced in `changes`, oldest first: the way back to a savepoint.
-    undo: Vec<(Value, Option<Option<Value>>)>,
+    undo: Vec<Undo>,
     /// Inodes and bytes that came and went: counted once, at the commit.
     counted: (i64, i64),
     recent: RefCell<Recent>,
@@ -78,11 +79,8 @@ impl<'e> WriteTxn<'e> {
     pub fn rollback(&mut self, to: Savepoint) {
         assert!(to.writes <= self.undo.len(), "savepoint {} of {} writes", to.writes, self.undo.len());
         self.counted = to.counted;
-        for (key, before) in self.undo.drain(to.writes..).rev() {
-            match before {
-                Some(write) => self.changes.map.insert(key, write),
-                None => self.changes.map.remove(&key),
-            };
+        for undo in self.undo.drain(to.writes..).rev() {
+            self.changes.undo(undo);
         }
     }
 
@@ -99,9 +97,8 @@ impl<'e> WriteTxn<'e> {
     }
 
     fn write(&mut self, key: &[u8], value: Option<Value>) {
-        let key = Value::from(key);
-        let before = self.changes.map.insert(key.clone(), value);
-        self.undo.push((key, before));
+        let undo = self.changes.set(key, value);
+        self.undo.push(undo);
     }
 }
 
@@ -122,7 +119,7 @@ impl Txn for WriteTxn<'_> {
 
 impl View for WriteTxn<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreFault> {
-        match self.changes.map.get(key) {
+        match self.changes.get(key) {
             Some(write) => Ok(write.clone()),
             None => self.read(key),
         }
@@ -132,7 +129,7 @@ impl View for WriteTxn<'_> {
         if from >= to {
             return Ok(());
         }
-        let own = self.changes.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        let own = self.changes.range(from, to).into_iter();
         match order {
             Order::Forward => merge(self.engine, from, to, order, own, visit),
             Order::Reverse => merge(self.engine, from, to, order, own.rev(), visit),
