@@ -6,6 +6,7 @@
 
 use super::channel::{Channel, ClassicLease};
 use super::counters::QueueCounters;
+use super::lent::Lent;
 use super::uring::{RingLease, Seat};
 use crate::base::{Caller, Errno, Ino};
 use crate::kernel::abi::{InHeader, Opcode, SetxattrIn};
@@ -54,7 +55,7 @@ pub(super) enum Origin<'q> {
 /// One request.
 pub struct Call<'q> {
     pub(super) header: InHeader,
-    pub(super) memory: &'q mut [u8],
+    pub(super) memory: Lent<'q>,
     pub(super) layout: Layout,
     pub(super) origin: Origin<'q>,
     pub(super) outcome: &'q mut Outcome,
@@ -117,13 +118,13 @@ impl Call<'_> {
     /// The operation's record as bytes, for [`crate::kernel::decode::Request::parse`].
     #[must_use]
     pub fn args_bytes(&self) -> &[u8] {
-        &self.memory[self.layout.args.clone()]
+        &self.memory.bytes()[self.layout.args.clone()]
     }
 
     /// What follows the record: names, data, extensions.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.memory[self.layout.payload.clone()]
+        &self.memory.bytes()[self.layout.payload.clone()]
     }
 
     /// Bytes a reply may have at most.
@@ -150,8 +151,12 @@ impl Call<'_> {
 
     /// Answers with what `fill` writes into the reply in place: up to `max` bytes, of which it says how many count.
     /// What stands there before is of no meaning.
-    pub fn reply_with(self, max: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> Verdict {
-        let body = &mut self.memory[self.layout.reply_at..];
+    pub fn reply_with(
+        mut self,
+        max: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+    ) -> Verdict {
+        let body = &mut self.memory.bytes_mut()[self.layout.reply_at..];
         let n = max.min(body.len());
         *self.outcome = Outcome::of(fill(&mut body[..n]), n);
         Verdict(())

@@ -19,8 +19,10 @@ pub(super) struct QueueCounters {
     panics: AtomicU64,
 }
 
-/// Counters that any thread raises: what happens to tokens away from their queue.
+/// Counters that any thread raises: what happens to tokens away from their queue. Each owner of tokens has its own, alone on
+/// its cache lines: its thread's own late replies would otherwise fight for a line with those of the other cores.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct SharedCounters {
     late_replies: AtomicU64,
     dropped: AtomicU64,
@@ -28,6 +30,7 @@ pub(super) struct SharedCounters {
     writes: AtomicU64,
     notices: AtomicU64,
     notices_refused: AtomicU64,
+    kept: AtomicU64,
 }
 
 impl Default for QueueCounters {
@@ -95,6 +98,9 @@ impl SharedCounters {
     pub(super) fn wrote(&self) {
         self.writes.fetch_add(1, Relaxed);
     }
+    pub(super) fn kept(&self, entries: usize) {
+        self.kept.fetch_add(entries as u64, Relaxed);
+    }
     pub(super) fn notice(&self) {
         self.notices.fetch_add(1, Relaxed);
     }
@@ -132,25 +138,40 @@ pub struct Counters {
     pub notices: u64,
     /// Notifications refused because the queue was full.
     pub notices_refused: u64,
+    /// Entries the kernel had not given back when it should have at the end; their memory stays mapped.
+    pub kept: u64,
 }
 
 impl Counters {
-    pub(super) fn collect(queues: &[Arc<QueueCounters>], shared: &SharedCounters) -> Self {
+    pub(super) fn collect<'s>(
+        queues: &[Arc<QueueCounters>],
+        shared: impl Iterator<Item = &'s Arc<SharedCounters>>,
+    ) -> Self {
         let mut all = Self {
             requests: [0; OPCODES],
             forgets: 0,
             enters: 0,
             reads: 0,
-            writes: shared.writes.load(Relaxed),
+            writes: 0,
             deferred: 0,
-            late_replies: shared.late_replies.load(Relaxed),
-            wakes: shared.wakes.load(Relaxed),
+            late_replies: 0,
+            wakes: 0,
             refused: 0,
-            dropped: shared.dropped.load(Relaxed),
+            dropped: 0,
             panics: 0,
-            notices: shared.notices.load(Relaxed),
-            notices_refused: shared.notices_refused.load(Relaxed),
+            notices: 0,
+            notices_refused: 0,
+            kept: 0,
         };
+        for one in shared {
+            all.writes += one.writes.load(Relaxed);
+            all.late_replies += one.late_replies.load(Relaxed);
+            all.wakes += one.wakes.load(Relaxed);
+            all.dropped += one.dropped.load(Relaxed);
+            all.notices += one.notices.load(Relaxed);
+            all.notices_refused += one.notices_refused.load(Relaxed);
+            all.kept += one.kept.load(Relaxed);
+        }
         for queue in queues {
             for (sum, one) in all.requests.iter_mut().zip(&queue.requests) {
                 *sum += one.load(Relaxed);

@@ -4,6 +4,7 @@
 use super::call::{Call, Layout, Origin, Outcome};
 use super::counters::QueueCounters;
 use super::handler::Handler;
+use super::lent::Lent;
 use crate::base::{Errno, Ino};
 use crate::kernel::abi::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, OutHeader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +27,7 @@ impl Dispatcher {
     pub(super) fn dispatch(
         &self,
         header: InHeader,
-        memory: &mut [u8],
+        memory: Lent<'_>,
         layout: Layout,
         origin: Origin<'_>,
     ) -> Outcome {
@@ -37,7 +38,8 @@ impl Dispatcher {
         };
         match op {
             Opcode::Forget | Opcode::BatchForget | Opcode::Interrupt | Opcode::Destroy | Opcode::Init => {
-                return self.own(op, &header, &memory[layout.args], &memory[layout.payload]);
+                let bytes = memory.bytes();
+                return self.own(op, &header, &bytes[layout.args], &bytes[layout.payload]);
             }
             _ => {}
         }
@@ -132,7 +134,7 @@ impl Dispatcher {
         }
         let layout =
             Layout { args: args_at..args_end, payload: args_end..bytes, reply_at: size_of::<OutHeader>() };
-        let outcome = self.dispatch(header, memory, layout, Origin::Classic(channel));
+        let outcome = self.dispatch(header, Lent::from(memory), layout, Origin::Classic(channel));
         Message { unique: header.unique, outcome }
     }
 }

@@ -15,6 +15,7 @@ mod cpus;
 mod dispatch;
 mod fault;
 mod handler;
+mod lent;
 pub mod mount;
 mod notify;
 pub mod options;

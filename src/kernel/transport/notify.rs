@@ -50,8 +50,9 @@ pub enum Notice {
     Prune { inos: Box<[Ino]> },
 }
 
-/// Is called on the notifier's thread when the kernel has done what a notification says, or has refused:
-/// `ENOENT` when it had nothing cached, which is as good.
+/// Is called when the kernel has done what a notification says, or has refused: `ENOENT` when it had nothing cached, which
+/// is as good; `ENODEV` when the mount ended before. Once for each notification that was queued, on the notifier's thread
+/// (at the end of the mount also on one that drops the last notifier).
 pub type Completion = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
 /// Why a notification was not queued. Its completion is not called.
@@ -65,9 +66,28 @@ pub enum Refused {
     Gone,
 }
 
+/// A completion that is called even if nobody gets to its notification.
+struct Owed(Option<Completion>);
+
+impl Owed {
+    fn pay(mut self, result: Result<(), Errno>) {
+        if let Some(completion) = self.0.take() {
+            completion(result);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(completion) = self.0.take() {
+            completion(Err(Errno::ENODEV));
+        }
+    }
+}
+
 /// What waits in the queue.
 enum Item {
-    Notice(Notice, Option<Completion>),
+    Notice(Notice, Owed),
     /// The mount is gone.
     Stop,
 }
@@ -102,12 +122,16 @@ impl Notifier {
     /// # Errors
     /// [`Refused`]: nothing was queued.
     pub fn send(&self, notice: Notice, completion: Option<Completion>) -> Result<(), Refused> {
-        self.queue.try_send(Item::Notice(notice, completion)).map_err(|refused| {
+        self.queue.try_send(Item::Notice(notice, Owed(completion))).map_err(|refused| {
             self.counters.notice_refused();
-            match refused {
-                TrySendError::Full(_) => Refused::Full,
-                TrySendError::Disconnected(_) => Refused::Gone,
+            let (item, why) = match refused {
+                TrySendError::Full(item) => (item, Refused::Full),
+                TrySendError::Disconnected(item) => (item, Refused::Gone),
+            };
+            if let Item::Notice(_, mut owed) = item {
+                owed.0 = None;
             }
+            why
         })
     }
 
@@ -164,9 +188,7 @@ impl NotifierWork {
         while let Ok(Item::Notice(notice, completion)) = self.notices.recv() {
             let result = write(&self.channel, &notice);
             self.channel.counters().notice();
-            if let Some(completion) = completion {
-                completion(result.map_err(Errno::from));
-            }
+            completion.pay(result.map_err(Errno::from));
             if matches!(result, Err(nix::errno::Errno::ENODEV | nix::errno::Errno::ENOTCONN)) {
                 return;
             }

@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) counters: Arc<SharedCounters>,
     queues: Mutex<Vec<Arc<QueueCounters>>>,
+    /// Of the tokens of each owner.
+    tokens: Mutex<Vec<Arc<SharedCounters>>>,
     owners: Mutex<Vec<Arc<Owner>>>,
     notifier: OnceLock<Notifier>,
     end: Mutex<Option<End>>,
@@ -50,6 +52,7 @@ impl Shared {
             handler,
             counters,
             queues: Mutex::default(),
+            tokens: Mutex::default(),
             owners: Mutex::default(),
             notifier: OnceLock::new(),
             end: Mutex::default(),
@@ -66,6 +69,20 @@ impl Shared {
         let counters = Arc::<QueueCounters>::default();
         lock(&self.queues).push(counters.clone());
         counters
+    }
+
+    /// Counters for the tokens of one more owner.
+    pub(super) fn new_token_counters(&self) -> Arc<SharedCounters> {
+        let counters = Arc::<SharedCounters>::default();
+        lock(&self.tokens).push(counters.clone());
+        counters
+    }
+
+    /// All numbers, now.
+    fn collect(&self) -> Counters {
+        let tokens = lock(&self.tokens);
+        let shared = std::iter::once(&self.counters).chain(tokens.iter());
+        Counters::collect(&lock(&self.queues), shared)
     }
 
     /// Queues to be stopped at the end.
@@ -202,7 +219,7 @@ impl Running {
     /// All numbers, now.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::collect(&lock(&self.shared.queues), &self.shared.counters)
+        self.shared.collect()
     }
 
     /// For whoever shows the numbers of a mount that another waits for.
@@ -242,7 +259,7 @@ impl Monitor {
     /// All numbers, now.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::collect(&lock(&self.shared.queues), &self.shared.counters)
+        self.shared.collect()
     }
 }
 

@@ -6,6 +6,7 @@
 //! missing it would wait for ever: so everything that can fail is done before INIT is answered, and a refusal
 //! after it makes the kernel go back to the device.
 
+mod entry;
 mod owner;
 mod queue;
 
@@ -71,7 +72,7 @@ impl Prepared {
         let mut prepared = Self { go: Vec::new(), reports, owners: Vec::new() };
         for (number, (cpu, qids)) in plan.threads.iter().enumerate() {
             let qids: Vec<u16> = qids.iter().flat_map(|&qid| std::iter::repeat_n(qid, plan.depth)).collect();
-            let owner = Owner::new(qids.len(), plan.payload_bytes, shared.counters.clone())
+            let owner = Owner::new(qids.len(), plan.payload_bytes, shared.new_token_counters())
                 .map_err(|error| format!("no memory for its queues: {error}"))?;
             let owner = Arc::new(owner);
             prepared.owners.push(owner.clone());

@@ -8,18 +8,18 @@
     reason = "lends parts of one mapping to the kernel, the queue thread and late replies in turn"
 )]
 
+use super::entry::write_reply;
 use crate::base::Errno;
-use crate::kernel::abi::{UNIQUE_RESEND, ring};
+use crate::kernel::abi::ring;
 use crate::kernel::transport::call::Outcome;
-use crate::kernel::transport::channel::reply_header;
 use crate::kernel::transport::counters::SharedCounters;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use zerocopy::{FromBytes, IntoBytes};
 
 /// Room for the header of an entry: a page, so that payloads start on one too.
 pub(super) const HEADER_BYTES: usize = 4096;
@@ -52,6 +52,7 @@ pub(in crate::kernel::transport) struct Owner {
     asleep: AtomicBool,
     stopping: AtomicBool,
     event: EventFd,
+    /// Of this owner's tokens alone: those of another core count elsewhere.
     counters: Arc<SharedCounters>,
 }
 
@@ -122,6 +123,12 @@ impl Owner {
         map.as_mut_ptr().wrapping_add(at as usize * self.entry_bytes)
     }
 
+    /// Where the bytes of an entry are, for as long as this owner lives.
+    pub(super) fn place(&self, index: u32) -> NonNull<[u8]> {
+        let start = NonNull::new(self.base(index)).expect("a mapping does not start at 0");
+        NonNull::slice_from_raw_parts(start, self.entry_bytes)
+    }
+
     /// The bytes of an entry.
     ///
     /// # Safety
@@ -131,10 +138,10 @@ impl Owner {
     pub(super) unsafe fn memory(&self, index: u32) -> &mut [u8] {
         // SAFETY:
         // - live: the mappings are unmapped when the last `Arc<Owner>` goes, and the slice borrows `self`.
-        // - in bounds: `base` finds the mapping that has the index, and each has `entry_bytes` for each of its entries.
+        // - in bounds: `place` finds the mapping that has the index, and each has `entry_bytes` for each of its entries.
         // - initialised: anonymous memory is zero until written.
         // - nobody else writes or reads: promised by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.base(index), self.entry_bytes) }
+        unsafe { self.place(index).as_mut() }
     }
 
     /// Takes the finished entries, in the order in which they were finished, and gives each to `each`.
@@ -183,6 +190,12 @@ impl Owner {
     /// The queue thread runs again.
     pub(super) fn awake(&self) {
         self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// The kernel has not given `entries` back: the memory is never unmapped.
+    pub(super) fn keep(self: &Arc<Self>, entries: usize) {
+        self.counters.kept(entries);
+        std::mem::forget(Arc::clone(self));
     }
 
     /// Ends the queue thread.
@@ -254,19 +267,5 @@ impl RingLease {
 
     pub(in crate::kernel::transport) fn count_dropped(&self) {
         self.owner.counters.dropped();
-    }
-}
-
-/// Completes the reply in an entry whose body is in place already.
-pub(super) fn write_reply(memory: &mut [u8], unique: u64, outcome: Outcome) {
-    let (error, bytes) = match outcome {
-        Outcome::Reply { error, bytes } => (error, bytes),
-        // An entry goes back by a commit in any case; the kernel ignores what it says to a NOTIFY_REPLY.
-        Outcome::NoReply | Outcome::Pending | Outcome::Deferred => (0, 0),
-    };
-    let header = reply_header(unique & !UNIQUE_RESEND, error, bytes);
-    memory[..size_of_val(&header)].copy_from_slice(header.as_bytes());
-    if let Ok((ent, _)) = ring::EntInOut::mut_from_prefix(&mut memory[ring::ENT_IN_OUT_OFFSET..]) {
-        ent.payload_bytes = u32::try_from(bytes).unwrap_or(0);
     }
 }

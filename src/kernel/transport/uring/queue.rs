@@ -8,15 +8,16 @@
     reason = "submits entries that name lent memory, and reads that memory after completions"
 )]
 
-use super::owner::{BLOCK_ENTRIES, GROWTH_MAX, HEADER_BYTES, Owner, Seat, write_reply};
-use crate::kernel::abi::{InHeader, ring};
-use crate::kernel::transport::call::{Layout, Origin, Outcome};
+use super::entry::{self, EVENT_FILE, read_entry, write_reply};
+use super::owner::{BLOCK_ENTRIES, GROWTH_MAX, Owner, Seat};
+use crate::kernel::transport::call::{Origin, Outcome};
 use crate::kernel::transport::dispatch::Dispatcher;
-use io_uring::{IoUring, cqueue, opcode, squeue::Entry128, types};
+use crate::kernel::transport::lent::Lent;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, Submitter, cqueue, opcode, squeue::Entry128};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use zerocopy::{FromBytes, IntoBytes};
 
 type Ring = IoUring<Entry128, cqueue::Entry>;
 type Submissions<'r> = io_uring::SubmissionQueue<'r, Entry128>;
@@ -25,9 +26,8 @@ type CompletionQueue<'r> = io_uring::CompletionQueue<'r, cqueue::Entry>;
 /// Completion of the read of the event descriptor; entries have their index.
 const EVENT: u64 = u64::MAX;
 
-/// Places of the two descriptors among the ring's registered files.
-const DEVICE: types::Fixed = types::Fixed(0);
-const EVENT_FILE: types::Fixed = types::Fixed(1);
+/// How long the kernel may take at the end of a mount to give back the entries it has: it tries every few milliseconds.
+const RETURN_SECONDS: u64 = 10;
 
 /// One entry as the queue thread knows it.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,7 @@ impl Queue {
             self.desk.alive += 1;
             let line = &mut self.desk.lines[slot.line];
             line.free += 1;
-            let entry = register_entry(line.qid, index, pair);
+            let entry = entry::register(line.qid, index, pair);
             // SAFETY: the two buffers are the whole memory of an entry, which lives as long as the owner and is not
             // touched by this process until the completion; `buffers` lives until the submission below has returned,
             // and the kernel has read it by then.
@@ -139,9 +139,7 @@ impl Queue {
         drop(buffers);
         // Refusals are complete by now; requests may have come too.
         let (_, mut submissions, mut completions) = self.ring.split();
-        if self.desk.take_completions(&mut completions, &mut submissions, dispatcher) {
-            push_event_read(&mut submissions, self.event);
-        }
+        self.desk.take_completions(&mut completions, &mut submissions, dispatcher, self.event);
         drop((submissions, completions));
         let served = |line: usize| self.desk.slots.iter().any(|slot| slot.alive && slot.line == line);
         if (0..self.desk.lines.len()).all(served) {
@@ -151,45 +149,80 @@ impl Queue {
         }
     }
 
-    /// Serves until every entry is gone or the mount is.
+    /// Serves until every entry is gone or the mount is, and the kernel has given back what it had.
+    ///
+    /// Replies are submitted without waiting: on the way back to this thread the kernel lets the callers run that were waiting
+    /// for them, and their next requests are often there before it would have slept. One that sleeps after all costs a second
+    /// call, where a call that submits and waits would have cost a sleep and a wake-up for every request.
     pub(super) fn serve(&mut self, dispatcher: &Dispatcher) -> io::Result<()> {
         let Self { ring, desk, event } = self;
         let (mut submitter, mut submissions, mut completions) = ring.split();
         // Saves the look-up of the ring's descriptor in each call; without it all works the same.
         let _ = submitter.register_ring_fd();
         loop {
-            let mut wait = 1;
             if desk.deferred > 0 {
                 desk.commit_finished(&mut submissions);
                 if std::mem::take(&mut desk.short) {
                     desk.add_entries(&mut submissions);
                 }
-                // Without tokens nobody wakes this thread for a reply, and the barrier is saved.
-                if desk.deferred > 0 && !desk.owner.fall_asleep() {
-                    wait = 0;
-                }
             }
-            if (desk.alive == 0 && desk.deferred == 0) || desk.owner.stopping() {
+            let stopping = desk.owner.stopping();
+            if desk.alive == desk.deferred && (stopping || desk.deferred == 0) {
                 return Ok(());
             }
             submissions.sync();
-            dispatcher.counters.entered();
-            let entered = submitter.submit_and_wait(wait);
-            if desk.deferred > 0 {
-                desk.owner.awake();
+            if !submissions.is_empty() {
+                dispatcher.counters.entered();
+                entered(submitter.submit())?;
+                submissions.sync();
+                if desk.take_completions(&mut completions, &mut submissions, dispatcher, event) {
+                    continue;
+                }
             }
-            match entered.map_err(|error| (error.raw_os_error(), error)) {
-                Ok(_) => {}
-                // A signal; or completions that must be taken first.
-                Err((Some(libc::EINTR | libc::EBUSY | libc::EAGAIN), _)) => {}
-                Err((_, error)) => return Err(error),
+            if stopping {
+                if !wait_for_the_rest(&submitter, desk, dispatcher)? {
+                    return Ok(());
+                }
+            } else if desk.deferred == 0 || desk.owner.fall_asleep() {
+                // Without tokens nobody wakes this thread for a reply, and the barrier is saved.
+                dispatcher.counters.entered();
+                let waited = submitter.submit_and_wait(1);
+                if desk.deferred > 0 {
+                    desk.owner.awake();
+                }
+                entered(waited)?;
+                submissions.sync();
             }
-            submissions.sync();
-            if desk.take_completions(&mut completions, &mut submissions, dispatcher) {
-                push_event_read(&mut submissions, event);
-            }
+            desk.take_completions(&mut completions, &mut submissions, dispatcher, event);
         }
     }
+}
+
+/// What `io_uring_enter` says that stops nothing: a signal; completions that must be taken first.
+fn entered(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The mount is gone: waits for an entry that the kernel still has. False: it took too long, and the memory of all entries
+/// is never unmapped, since the kernel might still write there.
+fn wait_for_the_rest(submitter: &Submitter<'_>, desk: &Desk, dispatcher: &Dispatcher) -> io::Result<bool> {
+    dispatcher.counters.entered();
+    let limit = Timespec::new().sec(RETURN_SECONDS);
+    let waited = submitter.submit_with_args(1, &SubmitArgs::new().timespec(&limit));
+    let kept = matches!(&waited, Err(error) if error.raw_os_error() == Some(libc::ETIME));
+    if !kept {
+        entered(waited)?;
+        return Ok(true);
+    }
+    let entries = desk.alive - desk.deferred;
+    tracing::error!("the kernel did not give {entries} entries back; their memory stays mapped");
+    desk.owner.keep(entries);
+    Ok(false)
 }
 
 /// Asks to be told when somebody writes to the event descriptor.
@@ -202,18 +235,20 @@ fn push_event_read(submissions: &mut Submissions<'_>, event: &mut u64) {
 }
 
 impl Desk {
-    /// Handles what the kernel has completed and queues the replies. True: the event descriptor was read.
+    /// Handles what the kernel has completed and queues the replies. False: there was nothing.
     fn take_completions(
         &mut self,
         completions: &mut CompletionQueue<'_>,
         submissions: &mut Submissions<'_>,
         dispatcher: &Dispatcher,
+        event: &mut u64,
     ) -> bool {
-        let mut woken = false;
+        let mut any = false;
         completions.sync();
         for completion in completions.by_ref() {
+            any = true;
             if completion.user_data() == EVENT {
-                woken = true;
+                push_event_read(submissions, event);
                 continue;
             }
             let Ok(index) = u32::try_from(completion.user_data()) else { continue };
@@ -225,7 +260,7 @@ impl Desk {
         }
         // Tells the kernel what was taken: it would take the rest for what the next wait waits for.
         completions.sync();
-        woken
+        any
     }
 
     /// Queues the late replies.
@@ -235,7 +270,7 @@ impl Desk {
             *deferred -= 1;
             let slot = &slots[index as usize];
             lines[slot.line].free += 1;
-            let commit = commit_entry(slot, lines[slot.line].qid, index);
+            let commit = entry::commit(lines[slot.line].qid, slot.commit_id, index);
             // SAFETY: the lease gave the entry up when it put it into the list, and this thread does not touch it
             // before the completion.
             let pushed = unsafe { submissions.push(&commit) };
@@ -257,7 +292,7 @@ impl Desk {
             for index in first..first + BLOCK_ENTRIES {
                 assert!(self.added.len() < self.added.capacity(), "added entries must not move");
                 self.added.push(self.owner.buffers(index));
-                let entry = register_entry(self.lines[at].qid, index, &self.added[self.added.len() - 1]);
+                let entry = entry::register(self.lines[at].qid, index, &self.added[self.added.len() - 1]);
                 // SAFETY: the memory of an entry that was added just now lives as long as the owner, and nothing
                 // touches it until the completion; what names it stays in `added`, which does not move.
                 let pushed = unsafe { submissions.push(&entry) };
@@ -286,15 +321,16 @@ impl Desk {
             return None;
         }
         // SAFETY: a completion without an error gives the entry to this thread, and the commit that gives it away again
-        // is made only after the last use of `memory`. If the call is deferred, `dispatch` has consumed `memory`
-        // before the lease can be used, and it is not used below.
-        let memory = unsafe { self.owner.memory(index) };
-        // SAFETY: as above; one seat per completion.
+        // is made only after the last use of its memory. The slice ends in this statement.
+        let (header, layout, commit_id) = read_entry(unsafe { self.owner.memory(index) });
+        // SAFETY: as above, and one seat per completion: once a lease was taken from it, nothing here touches the entry.
         let seat = unsafe { Seat::new(&self.owner, index) };
-        let (header, layout, commit_id) = read_entry(memory);
+        // SAFETY: the entry is this thread's, and nothing else here names its memory while `lent` is used; the call that
+        // holds it is consumed by what hands the entry to a lease. The owner outlives it.
+        let lent = unsafe { Lent::new(self.owner.place(index)) };
         slot.commit_id = commit_id;
         let outcome = match layout {
-            Some(layout) => dispatcher.dispatch(header, memory, layout, Origin::Ring(seat)),
+            Some(layout) => dispatcher.dispatch(header, lent, layout, Origin::Ring(seat)),
             None => Outcome::Reply { error: libc::EINVAL, bytes: 0 },
         };
         if outcome == Outcome::Deferred {
@@ -304,30 +340,11 @@ impl Desk {
             self.short |= line.is_short();
             return None;
         }
-        // SAFETY: not deferred, so the entry is still this thread's, and the earlier slice was given to `dispatch`.
+        // SAFETY: not deferred, so the entry is still this thread's, and `dispatch` has consumed what named its memory.
         let memory = unsafe { self.owner.memory(index) };
         write_reply(memory, header.unique, outcome);
-        Some(commit_entry(slot, self.lines[slot.line].qid, index))
+        Some(entry::commit(self.lines[slot.line].qid, commit_id, index))
     }
-}
-
-/// Reads where the parts of a request lie in an entry. No layout: the kernel's numbers do not add up.
-fn read_entry(memory: &[u8]) -> (InHeader, Option<Layout>, u64) {
-    let header = InHeader::read_from_prefix(memory).map(|(header, _)| header).unwrap_or_default();
-    let ent = ring::EntInOut::read_from_prefix(&memory[ring::ENT_IN_OUT_OFFSET..]);
-    let ent = ent.map(|(ent, _)| ent).unwrap_or_default();
-    let payload = ent.payload_bytes as usize;
-    // The length of the record is not told: it is what the header's length leaves.
-    let args = (header.len as usize).checked_sub(size_of::<InHeader>() + payload);
-    let layout =
-        args.filter(|&n| n <= ring::OP_IN_BYTES && HEADER_BYTES + payload <= memory.len()).map(|args| {
-            Layout {
-                args: ring::OP_IN_OFFSET..ring::OP_IN_OFFSET + args,
-                payload: HEADER_BYTES..HEADER_BYTES + payload,
-                reply_at: HEADER_BYTES,
-            }
-        });
-    (header, layout, ent.commit_id)
 }
 
 /// Builds the ring with the best flags. All of them exist in every kernel that knows FUSE over io_uring.
@@ -336,40 +353,11 @@ fn build(entries: u32) -> io::Result<Ring> {
         .setup_clamp()
         // One bad commit must not hold back the others of its batch.
         .setup_submit_all()
-        // Completion work runs when this thread asks for it: 0.2-0.3 us less per request than an interrupt.
         .setup_single_issuer()
-        .setup_defer_taskrun()
+        // Completion work runs on every way out of the kernel, without an interrupt: what callers have asked for while
+        // this thread was preempted is there when a submission returns.
+        .setup_coop_taskrun()
+        .setup_no_sqarray()
         .setup_cqsize(entries * 2)
         .build(entries)
-}
-
-fn command(op: u32, qid: u16, commit_id: u64) -> opcode::UringCmd80 {
-    let request = ring::CmdReq { flags: 0, commit_id, qid, padding: [0; 6] };
-    let mut area = [0; 80];
-    area[..size_of_val(&request)].copy_from_slice(request.as_bytes());
-    opcode::UringCmd80::new(DEVICE, op).cmd(area)
-}
-
-fn commit_entry(slot: &Slot, qid: u16, index: u32) -> Entry128 {
-    command(ring::CMD_COMMIT_AND_FETCH, qid, slot.commit_id).build().user_data(u64::from(index))
-}
-
-/// A submission entry as the kernel lays it out, for the one field the crate cannot set.
-#[repr(C)]
-struct RawEntry {
-    before: [u8; 24],
-    /// `sqe->len`.
-    len: u32,
-    after: [u8; 100],
-}
-
-fn register_entry(qid: u16, index: u32, buffers: &[libc::iovec; 2]) -> Entry128 {
-    let address = buffers.as_ptr().expose_provenance() as u64;
-    let entry = command(ring::CMD_REGISTER, qid, 0).addr(Some(address)).build().user_data(u64::from(index));
-    // SAFETY: `Entry128` is `#[repr(C)]`, 128 bytes of plain integers, as `RawEntry` is; both directions are checked for
-    // size by the compiler.
-    let mut raw: RawEntry = unsafe { std::mem::transmute(entry) };
-    raw.len = ring::REGISTER_BUFFERS;
-    // SAFETY: as above; every value of the field is valid.
-    unsafe { std::mem::transmute(raw) }
 }
