@@ -180,7 +180,16 @@ fn dispatch(cx: Context, call: Call<'_>) -> Verdict {
         Request::Access { .. } => later!(lookup::access(cx)),
         Request::Getlk(lock) => later!(lock::getlk(cx, &lock)),
         Request::Setlk(lock) => later!(lock::setlk(cx, &lock, false)),
-        Request::Setlkw(lock) => later!(lock::setlk(cx, &lock, true)),
+        Request::Setlkw(lock) => {
+            let second = lock::setlk(cx, &lock, true);
+            match call.defer_wait() {
+                (Some(token), verdict) => {
+                    second(token);
+                    verdict
+                }
+                (None, verdict) => verdict,
+            }
+        }
         Request::Bmap(_) | Request::Poll(_) => call.error(Errno::ENOSYS),
         Request::Ioctl { .. } => call.error(Errno::ENOTTY),
         Request::NotifyReply { .. } => call.no_reply(),

@@ -7,5 +7,6 @@ mod counting;
 mod ends;
 mod memory;
 mod mounted;
+mod null;
 mod recall;
 mod scripts;

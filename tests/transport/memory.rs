@@ -206,6 +206,11 @@ impl Memory {
                 self.held.lock().unwrap().push(token);
                 Ok(verdict)
             }
+            name if name.starts_with(b"wait") => {
+                let (token, verdict) = call.defer_wait();
+                self.held.lock().unwrap().extend(token);
+                Ok(verdict)
+            }
             b"toomuch\0" => Ok(call.reply_with(10, |_| Ok(11))),
             b"fillpanic\0" => {
                 let (token, verdict) = call.defer();

@@ -7,7 +7,7 @@
 use super::channel::{Channel, ClassicLease};
 use super::counters::QueueCounters;
 use super::lent::Lent;
-use super::uring::{RingLease, Seat};
+use super::uring::{GROWTH_MAX, RingLease, Seat};
 use crate::base::{Caller, Errno, Ino};
 use crate::kernel::abi::{InHeader, Opcode, SetxattrIn};
 use std::ops::Range;
@@ -59,7 +59,7 @@ pub struct Call<'q> {
     pub(super) layout: Layout,
     pub(super) origin: Origin<'q>,
     pub(super) outcome: &'q mut Outcome,
-    pub(super) counters: &'q QueueCounters,
+    pub(super) counters: &'q Arc<QueueCounters>,
     pub(super) thread: usize,
 }
 
@@ -151,11 +151,7 @@ impl Call<'_> {
 
     /// Answers with what `fill` writes into the reply in place: up to `max` bytes, of which it says how many count.
     /// What stands there before is of no meaning.
-    pub fn reply_with(
-        mut self,
-        max: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
-    ) -> Verdict {
+    pub fn reply_with(mut self, max: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> Verdict {
         let body = &mut self.memory.bytes_mut()[self.layout.reply_at..];
         let n = max.min(body.len());
         *self.outcome = Outcome::of(fill(&mut body[..n]), n);
@@ -173,7 +169,16 @@ impl Call<'_> {
             }
         };
         *self.outcome = Outcome::Deferred;
-        (Token { unique: self.header.unique, back: Some(back) }, Verdict(()))
+        (Token { unique: self.header.unique, back: Some(back), wait: None }, Verdict(()))
+    }
+
+    /// As [`Call::defer`], for what may wait without a bound, such as a lock. Over [`WAITS_MAX`] of one thread the answer is
+    /// ENOLCK and there is no token: those that wait must leave entries to the requests that end their wait.
+    pub fn defer_wait(self) -> (Option<Token>, Verdict) {
+        let Some(wait) = Wait::begin(self.counters) else { return (None, self.error(Errno::ENOLCK)) };
+        let (mut token, verdict) = self.defer();
+        token.wait = Some(wait);
+        (Some(token), verdict)
     }
 
     /// For the one operation that has no reply, NOTIFY_REPLY. Any other is answered EIO.
@@ -241,6 +246,28 @@ impl Args for SetxattrIn {
 pub struct Token {
     unique: u64,
     back: Option<Back>,
+    /// Only held: ends with the token.
+    #[expect(dead_code, reason = "what counts is its drop")]
+    wait: Option<Wait>,
+}
+
+/// Waits of one thread that may be under way at a time: as many as entries that its queues get beyond those of the start.
+pub const WAITS_MAX: usize = GROWTH_MAX;
+
+/// One wait under way.
+#[derive(Debug)]
+struct Wait(Arc<QueueCounters>);
+
+impl Wait {
+    fn begin(counters: &Arc<QueueCounters>) -> Option<Self> {
+        counters.wait_began(WAITS_MAX).then(|| Self(Arc::clone(counters)))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.wait_ended();
+    }
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use crate::kernel::abi::{Opcode, opcode::OPCODES};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Counters of one thread, alone on their cache lines.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct QueueCounters {
     refused: AtomicU64,
     dropped: AtomicU64,
     panics: AtomicU64,
+    /// Deferred requests that wait without a bound, now. Begun by the thread, ended by any.
+    waits: AtomicUsize,
 }
 
 /// Counters that any thread raises: what happens to tokens away from their queue. Each owner of tokens has its own, alone on
@@ -45,6 +47,7 @@ impl Default for QueueCounters {
             refused: AtomicU64::default(),
             dropped: AtomicU64::default(),
             panics: AtomicU64::default(),
+            waits: AtomicUsize::default(),
         }
     }
 }
@@ -82,6 +85,17 @@ impl QueueCounters {
     }
     pub(super) fn panicked(&self) {
         bump(&self.panics, 1);
+    }
+    /// Counts one more that waits, unless there are `most`. Called by the thread alone.
+    pub(super) fn wait_began(&self, most: usize) -> bool {
+        let room = self.waits.load(Relaxed) < most;
+        if room {
+            self.waits.fetch_add(1, Relaxed);
+        }
+        room
+    }
+    pub(super) fn wait_ended(&self) {
+        self.waits.fetch_sub(1, Relaxed);
     }
 }
 

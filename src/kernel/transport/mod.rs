@@ -25,7 +25,7 @@ mod running;
 mod session;
 mod uring;
 
-pub use call::{Args, Call, Token, Verdict};
+pub use call::{Args, Call, Token, Verdict, WAITS_MAX};
 pub use counters::Counters;
 pub use fault::TransportFault;
 pub use handler::{Handler, IO_BYTES_MIN, Negotiated, Offered, Wanted};

@@ -14,6 +14,7 @@ use crate::kernel::abi::{
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use zerocopy::IntoBytes;
 
@@ -96,6 +97,8 @@ enum Item {
 #[derive(Clone)]
 pub struct Notifier {
     queue: SyncSender<Item>,
+    /// The mount is gone. A full queue has no room to say so, and a cut connection still takes some notifications.
+    over: Arc<AtomicBool>,
     counters: Arc<super::counters::SharedCounters>,
 }
 
@@ -109,11 +112,15 @@ impl Notifier {
     /// The notifier of a channel and its work, to be run on a thread of its own.
     pub(super) fn new(channel: Arc<Channel>) -> (Self, NotifierWork) {
         let (queue, notices) = sync_channel(NOTICES_MAX);
-        (Self { queue, counters: channel.counters().clone() }, NotifierWork { channel, notices })
+        let over = Arc::new(AtomicBool::new(false));
+        let work = NotifierWork { channel, notices, over: Arc::clone(&over) };
+        (Self { queue, over, counters: work.channel.counters().clone() }, work)
     }
 
-    /// Ends the thread. In a full queue there is no room to say so, and no need: the next write says ENODEV.
+    /// Ends the thread.
     pub(super) fn stop(&self) {
+        self.over.store(true, Ordering::Release);
+        // Only to wake the thread; with a full queue it is awake.
         let _ = self.queue.try_send(Item::Stop);
     }
 
@@ -122,6 +129,10 @@ impl Notifier {
     /// # Errors
     /// [`Refused`]: nothing was queued.
     pub fn send(&self, notice: Notice, completion: Option<Completion>) -> Result<(), Refused> {
+        if self.over.load(Ordering::Acquire) {
+            self.counters.notice_refused();
+            return Err(Refused::Gone);
+        }
         self.queue.try_send(Item::Notice(notice, Owed(completion))).map_err(|refused| {
             self.counters.notice_refused();
             let (item, why) = match refused {
@@ -180,12 +191,17 @@ impl Notifier {
 pub(super) struct NotifierWork {
     channel: Arc<Channel>,
     notices: Receiver<Item>,
+    over: Arc<AtomicBool>,
 }
 
 impl NotifierWork {
-    /// Writes notifications until the mount is gone or every notifier is.
+    /// Writes notifications until the mount is gone or every notifier is. What waits then is dropped, which calls its
+    /// completions.
     pub(super) fn run(self) {
         while let Ok(Item::Notice(notice, completion)) = self.notices.recv() {
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
             let result = write(&self.channel, &notice);
             self.channel.counters().notice();
             completion.pay(result.map_err(Errno::from));

@@ -10,7 +10,7 @@ mod entry;
 mod owner;
 mod queue;
 
-pub(super) use owner::{Owner, RingLease, Seat};
+pub(super) use owner::{GROWTH_MAX, Owner, RingLease, Seat};
 
 use super::channel::Channel;
 use super::dispatch::Dispatcher;

@@ -32,7 +32,7 @@ pub(super) const BLOCK_ENTRIES: u32 = 32;
 const BLOCKS_MAX: usize = 15;
 
 /// Entries that can be added in all.
-pub(super) const GROWTH_MAX: usize = BLOCKS_MAX * BLOCK_ENTRIES as usize;
+pub(in crate::kernel::transport) const GROWTH_MAX: usize = BLOCKS_MAX * BLOCK_ENTRIES as usize;
 
 /// End of the list of finished entries.
 const NONE: u32 = u32::MAX;
