@@ -1,8 +1,8 @@
 //! The thread that owns queues: its ring, its entries, its loop.
 //!
 //! One completion is one request in an entry's memory; one submission is its reply and asks for the next request; one
-//! `io_uring_enter` hands over all replies and waits. The kernel copies in the context of the thread that submitted,
-//! so nobody else ever submits here: late replies come through [`Owner`].
+//! `io_uring_enter` hands over all replies of a turn (docs/decisions/0006-queue-loop.md). The kernel copies in the context of
+//! the thread that submitted, so nobody else ever submits here: late replies come through [`Owner`].
 #![allow(
     unsafe_code,
     reason = "submits entries that name lent memory, and reads that memory after completions"
