@@ -3,7 +3,6 @@
 use crate::memory::{Answers, Memory};
 use crate::mounted::{Mounted, PATIENCE, connection, eventually, kinds, mount_device};
 use nix::mount::MntFlags;
-use ringfs::kernel::abi::Opcode;
 use ringfs::kernel::transport::{Choice, End, Kind, Options, WAITS_MAX, serve};
 use std::cell::Cell;
 use std::fs;

@@ -21,7 +21,9 @@ const LONG: Duration = Duration::from_secs(3600);
 fn notify(memory: &Memory, notice: Notice) -> Receiver<Result<(), Errno>> {
     let (done, result) = channel();
     // Nobody listens any more when the test has failed.
-    let completion = Box::new(move |outcome| drop(done.send(outcome)));
+    let completion = Box::new(move |outcome| {
+        let _ = done.send(outcome);
+    });
     memory.notifier.get().unwrap().send(notice, Some(completion)).unwrap();
     result
 }
@@ -117,8 +119,12 @@ fn after_a_new_epoch_every_name_is_asked_for_again_and_attributes_when_their_ino
             work();
             mounted.running().counters().of(op) - before
         };
-        let by_name = || drop(fs::metadata(mounted.path("name")).unwrap());
-        let by_descriptor = || drop(file.metadata().unwrap());
+        let by_name = || {
+            fs::metadata(mounted.path("name")).unwrap();
+        };
+        let by_descriptor = || {
+            file.metadata().unwrap();
+        };
         assert_eq!(asked(Opcode::Lookup, &by_name), 0, "the name is cached");
         assert_eq!(asked(Opcode::Getattr, &by_descriptor), 0, "the attributes are");
         let returned = notify(&memory, Notice::IncEpoch);

@@ -246,8 +246,7 @@ impl Args for SetxattrIn {
 pub struct Token {
     unique: u64,
     back: Option<Back>,
-    /// Only held: ends with the token.
-    #[expect(dead_code, reason = "what counts is its drop")]
+    /// Only held: what counts is its drop.
     wait: Option<Wait>,
 }
 
