@@ -62,6 +62,9 @@ Mount options (-o, separated by commas, as in /etc/fstab):
   transport=WHICH  as --transport          secret=FILE   as --secret-file
   log=FILE         as --log                log_level=L   as --log-level
   lease=SECONDS grace=SECONDS              as --lease, --grace
+  close=WHEN       as --close              lease_margin=MS    as --lease-margin
+  gather=US        as --gather             log_operations=N   as --log-operations
+  cache_inodes=N   as --cache-inodes       leases=no     as --sync
   foreground       as --foreground         bare          as --bare
   _netdev nofail auto noauto user users owner group x-*  for mount(8) and systemd; ignored here
 
@@ -86,11 +89,48 @@ pub(super) struct MountArgs {
     #[arg(long)]
     pub(super) bare: bool,
     #[command(flatten)]
+    /// See [`ClientArgs`].
+    pub(super) client: ClientArgs,
+    #[command(flatten)]
     /// See [`ServerTimes`].
     pub(super) times: ServerTimes,
     #[command(flatten)]
     /// See [`DaemonArgs`].
     pub(super) daemon: DaemonArgs,
+}
+
+/// How a mount uses its leases.
+#[derive(Args, Debug, Clone, Default)]
+pub(super) struct ClientArgs {
+    /// Take no leases: each operation is answered by the server, and a change is on its disk when it is answered.
+    #[arg(long)]
+    pub(super) sync: bool,
+    /// What close(2) waits for. Default: async.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(super) close: Option<CloseArg>,
+    /// How long before a lease ends it is not used any more, in milliseconds. Default: a fifth of the lease.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(0..=86_400_000))]
+    pub(super) lease_margin: Option<u32>,
+    /// How long the first change after a pause waits for others to be sent with it, in microseconds. Default: 100.
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(super) gather: Option<u32>,
+    /// How many changes may wait for the server; callers of more wait. Default: 32768.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub(super) log_operations: Option<u32>,
+    /// How many inodes are remembered. Default: 1048576.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
+    pub(super) cache_inodes: Option<u32>,
+}
+
+/// What close(2) waits for.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CloseArg {
+    /// Nothing: what was written follows by itself, within a second.
+    Async,
+    /// Other mounts see what was written.
+    Applied,
+    /// What was written is on the server's disk.
+    Durable,
 }
 
 /// Options of a server, also of the one inside a mount.

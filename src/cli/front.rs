@@ -2,12 +2,13 @@
 
 use super::args::MountArgs;
 use super::fail::Failure;
+use super::options;
 use super::own_server::OwnServer;
 use super::print;
 use super::server_address;
 use crate::base::Errno;
 use crate::client::link::{LinkOptions, Target};
-use crate::client::mount::Mount;
+use crate::client::mount::{Mount, Options as ClientOptions};
 use crate::client::ops;
 use crate::client::serve::{self, Serve};
 use crate::kernel::null::{Null, NullOptions};
@@ -67,16 +68,18 @@ impl Front {
         if args.source == NULL {
             return Ok(Self::null(args.bare));
         }
+        let client = options::of_client(&args.client);
         let mut options = LinkOptions::new(&point.display().to_string()).map_err(Failure::new)?;
+        options.leases = !client.sync;
         if server_address::is_address(&args.source) {
             let target = server_address::parse(&args.source)?;
             options.secret = server_address::optional_secret(args.times.secret_file.as_deref())?;
-            return Self::connected(target.to_string(), target, options, None);
+            return Self::connected(target.to_string(), target, (options, client), None);
         }
         let folder = server_address::settled(Path::new(&args.source))?;
         let server = OwnServer::open(&folder, &args.times)?;
         let target = server.local(&options)?;
-        Self::connected(folder.display().to_string(), target, options, Some(server))
+        Self::connected(folder.display().to_string(), target, (options, client), Some(server))
     }
 
     fn null(bare: bool) -> Self {
@@ -96,10 +99,10 @@ impl Front {
     fn connected(
         source: String,
         target: Target,
-        options: LinkOptions,
+        (link, client): (LinkOptions, ClientOptions),
         server: Option<OwnServer>,
     ) -> Result<Self, Failure> {
-        let (mount, welcome) = Mount::open(target, options).map_err(Failure::new)?;
+        let (mount, welcome) = Mount::open(target, link, client).map_err(Failure::new)?;
         Ok(Self {
             source,
             read_only: welcome.read_only,

@@ -14,13 +14,16 @@
 //! OPEN, OPENDIR, FLUSH and the xattr operations are never ENOSYS, since each would end for the whole mount.
 #![forbid(unsafe_code)]
 
-use super::mount::Mount;
+use super::mount::{KernelCaches, Mount, Stale};
 use super::ops::{self, Context, Reply, open_mode};
 use crate::base::{Errno, Ino};
 use crate::kernel::abi::InitFlags;
 use crate::kernel::decode::Request;
-use crate::kernel::transport::{Call, Handler, Negotiated, Notifier, Offered, Token, Verdict, Wanted};
+use crate::kernel::transport::{
+    Call, Handler, Negotiated, Notice, Notifier, Offered, Refused, Token, Verdict, Wanted,
+};
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
@@ -96,8 +99,10 @@ impl Handler for Serve {
         Wanted { flags: features(), ..Wanted::default() }
     }
 
-    fn started(&self, negotiated: &Negotiated, _notifier: Notifier) {
+    fn started(&self, negotiated: &Negotiated, notifier: Notifier) {
         self.mount.set_open_mode(open_mode(negotiated.flags.has(InitFlags::DIRECT_IO_ALLOW_MMAP)));
+        let epochs = negotiated.minor >= MINOR_OF_EPOCHS;
+        self.mount.set_caches(Arc::new(Caches { notifier, epochs }));
     }
 
     fn destroyed(&self) {
@@ -106,6 +111,52 @@ impl Handler for Serve {
         }
     }
 }
+
+/// Minor version of the protocol that has INC_EPOCH (Linux 6.16).
+const MINOR_OF_EPOCHS: u32 = 44;
+
+/// The kernel's caches, by its notifications.
+struct Caches {
+    notifier: Notifier,
+    epochs: bool,
+}
+
+impl KernelCaches for Caches {
+    fn can_forget_names(&self) -> bool {
+        self.epochs
+    }
+
+    fn forget(&self, stale: &Stale) {
+        let (done, all_done) = channel();
+        if stale.names && self.epochs {
+            self.send(|| Notice::IncEpoch, &done);
+        }
+        for ino in &stale.inodes {
+            self.send(|| Notice::InvalInode { ino: *ino, offset: 0, len: 0 }, &done);
+        }
+        drop(done);
+        // Ends when the last completion has run, or was dropped with a mount that is gone.
+        while all_done.recv().is_ok() {}
+    }
+}
+
+impl Caches {
+    /// Queues a notification. A full queue is waited for: the kernel must hear of it, and this is a thread that may wait.
+    fn send(&self, notice: impl Fn() -> Notice, done: &Sender<()>) {
+        loop {
+            let done = done.clone();
+            // Dropping it is what tells; what the kernel did not have it need not forget.
+            let completion = Box::new(move |_| drop(done));
+            match self.notifier.send(notice(), Some(completion)) {
+                Err(Refused::Full) => std::thread::sleep(FULL_PAUSE),
+                Ok(()) | Err(Refused::Gone) => return,
+            }
+        }
+    }
+}
+
+/// How long a full queue of notifications is given to empty.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Leaves the answer to a token and goes on with the operation's second step.
 fn later(call: Call<'_>, second: impl FnOnce(Token)) -> Verdict {
@@ -165,7 +216,7 @@ fn dispatch(cx: Context, call: Call<'_>) -> Verdict {
         Request::Releasedir(args) => maybe!(open::releasedir(cx, &args)),
         Request::Read(args) => later!(data::read(cx, &args)),
         Request::Write { args, data } => later!(data::write(cx, &args, data)),
-        Request::Fsync(args) | Request::Fsyncdir(args) => later!(data::fsync(cx, &args)),
+        Request::Fsync(_) | Request::Fsyncdir(_) => later!(data::fsync(cx)),
         Request::Syncfs => later!(data::syncfs(cx)),
         Request::Lseek(args) => maybe!(data::lseek(cx, &args).map(Some)),
         Request::Fallocate(args) => later!(data::fallocate(cx, &args)),

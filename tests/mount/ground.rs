@@ -2,7 +2,7 @@
 
 use ringfs::base::Time;
 use ringfs::client::link::{LinkOptions, LocalNotices, Target};
-use ringfs::client::mount::Mount;
+use ringfs::client::mount::{Mount, Options as ClientOptions};
 use ringfs::client::serve::Serve;
 use ringfs::kernel::transport::{
     self, Choice, DEVICE, End, Kind, MountOptions, Options, Running, TransportFault, unmount,
@@ -73,7 +73,8 @@ impl World {
 
     /// A client that is not mounted.
     pub(crate) fn client(&self, way: Way) -> Arc<Mount> {
-        let options = LinkOptions::new("/test").unwrap();
+        let own = ClientOptions::default();
+        let options = LinkOptions { leases: !own.sync, ..LinkOptions::new("/test").unwrap() };
         let target = match way {
             Way::Socket => Target::Unix(self.socket.clone()),
             Way::Inside => {
@@ -82,6 +83,7 @@ impl World {
                     version_newest: u32::from(version::NEWEST),
                     session: options.session.0.to_le_bytes().to_vec(),
                     pid: std::process::id(),
+                    leases: options.leases,
                     ..Hello::default()
                 };
                 let notices = Arc::<LocalNotices>::default();
@@ -89,7 +91,7 @@ impl World {
                 Target::Local { peer: Arc::new(peer), welcome, notices }
             }
         };
-        Mount::open(target, options).unwrap().0
+        Mount::open(target, options, own).unwrap().0
     }
 
     /// Mounts. `None` where the transport cannot be had, which it says.

@@ -280,7 +280,7 @@ fn a_mount_that_ends_takes_its_locks_and_open_files_with_it() {
         let ino = ringfs::base::Ino(on_a.metadata().unwrap().ino());
         let (tell, told) = std::sync::mpsc::channel();
         let query = ringfs::wire::Query::SetLock { ino, lock, wait: false };
-        b.ask(ringfs::client::mount::Interrupt::Never, &query, move |answer| {
+        b.ask(ringfs::client::mount::Interrupt::Never, &query, move |answer, _| {
             tell.send(answer.map(|_| ())).unwrap();
         });
         told.recv().unwrap().unwrap();

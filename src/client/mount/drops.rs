@@ -18,7 +18,7 @@ const ANSWERED: u8 = 2;
 impl Mount {
     /// Sends what has gathered, unless a message is on its way: its answer sends the rest.
     pub fn send_drops(self: &Arc<Self>) {
-        while let Some(inos) = self.namespace.inodes.next_drops(DROPS_MAX) {
+        while let Some(inos) = self.next_drops() {
             let first = Arc::new(AtomicU8::new(NEITHER));
             let (mount, other) = (Arc::clone(self), Arc::clone(&first));
             let query = Query::Drop { inos };
@@ -40,6 +40,12 @@ impl Mount {
                 return;
             }
         }
+    }
+
+    /// What took an inode's last name says that it is to be held, and must come first.
+    fn next_drops(&self) -> Option<Vec<Ino>> {
+        let state = self.state();
+        self.namespace.inodes.next_drops(DROPS_MAX, |ino| !state.unlinked.contains_key(&ino))
     }
 
     fn dropped(self: &Arc<Self>, inos: &[Ino]) {

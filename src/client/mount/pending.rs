@@ -23,6 +23,8 @@ pub(super) struct Request {
     pub(super) lock: bool,
     /// Its number at the link; absent while it is on its way there.
     pub(super) sequence: Option<Sequence>,
+    /// It waits for the log before it goes to the link, and can be called off there.
+    pub(super) behind: bool,
     interrupted: bool,
 }
 
@@ -45,13 +47,24 @@ impl Default for Pending {
 impl Pending {
     /// A request is going to be asked.
     pub(super) fn begin(&self, asker: Asker, lock: bool) {
+        let _interrupted_before = self.add(asker, lock, false);
+    }
+
+    /// A request waits for the log. True: an interrupt came before.
+    #[must_use]
+    pub(super) fn wait(&self, asker: Asker, lock: bool) -> bool {
+        self.add(asker, lock, true)
+    }
+
+    fn add(&self, asker: Asker, lock: bool, behind: bool) -> bool {
         let mut shard = self.shard(asker.unique);
         let early = shard.early.iter().position(|early| *early == asker.unique);
         if let Some(at) = early {
             shard.early.remove(at);
         }
-        let request = Request { asker, lock, sequence: None, interrupted: early.is_some() };
+        let request = Request { asker, lock, sequence: None, behind, interrupted: early.is_some() };
         shard.requests.insert(asker.unique, request);
+        early.is_some()
     }
 
     /// The link has it. True: an interrupt came before.
@@ -78,7 +91,7 @@ impl Pending {
         let mut shard = self.shard(unique);
         if let Some(request) = shard.requests.get_mut(&unique) {
             request.interrupted = true;
-            return request.sequence.is_some();
+            return request.sequence.is_some() || request.behind;
         }
         if shard.early.len() == EARLY_MAX {
             shard.early.pop_front();

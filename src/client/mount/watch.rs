@@ -61,10 +61,16 @@ impl Mount {
     /// True: nothing more is to be done about it.
     fn ended_or_called_off(&self, unique: u64) -> bool {
         let Some(request) = self.pending.get(unique) else { return true };
-        let Some(sequence) = request.sequence else { return false };
+        if request.sequence.is_none() && !request.behind {
+            return false;
+        }
         let ends = signals(request.asker.pid).map_or(request.lock, |signals| signals.end(request.lock));
-        if ends {
-            self.link.interrupt(sequence);
+        match request.sequence {
+            _ if !ends => {}
+            Some(sequence) => {
+                self.link.interrupt(sequence);
+            }
+            None => self.call_off(unique),
         }
         ends
     }

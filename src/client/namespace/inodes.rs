@@ -153,6 +153,33 @@ impl Inodes {
         step(inode)
     }
 
+    /// An open under a lease, which keeps the inode alive: nothing is asked. Counts until [`Self::closed`].
+    pub fn opened_leased(&self, ino: Ino) {
+        self.shard(ino).inodes.entry(ino).or_default().opens += 1;
+    }
+
+    /// Whether the kernel knows the inode or has it open.
+    #[must_use]
+    pub fn is_in_use(&self, ino: Ino) -> bool {
+        self.shard(ino).inodes.get(&ino).is_some_and(|inode| inode.lookups > 0 || inode.opens > 0)
+    }
+
+    /// A lease ends: whether the inode has to be held without it. If so it counts as held from now on.
+    pub fn lease_ends(&self, ino: Ino) -> bool {
+        let mut shard = self.shard(ino);
+        let Some(inode) = shard.inodes.get_mut(&ino) else { return false };
+        let needed = inode.opens > 0;
+        if needed {
+            match inode.hold {
+                Hold::Free | Hold::Doubtful => inode.hold = Hold::Held,
+                Hold::Held => {}
+                // Which of the two the server sees first is not known.
+                Hold::Dropping => inode.unsure = true,
+            }
+        }
+        needed
+    }
+
     /// The same open goes on after a drop.
     pub fn resume_open(&self, ino: Ino) -> OpenStep {
         let mut shard = self.shard(ino);
@@ -180,13 +207,16 @@ impl Inodes {
         shard.inodes.entry(ino).or_default().hold = Hold::Held;
     }
 
-    /// A file was made and opened in one step: it is held, known to the kernel once, and open once.
-    pub fn created(&self, ino: Ino, orphan: bool) {
+    /// A file was made and opened in one step: it is known to the kernel once and open once, and held by the server unless
+    /// it is leased.
+    pub fn created(&self, ino: Ino, orphan: bool, leased: bool) {
         let mut shard = self.shard(ino);
         let inode = shard.inodes.entry(ino).or_default();
         inode.lookups += 1;
         inode.opens += 1;
-        inode.hold = Hold::Held;
+        if !leased {
+            inode.hold = Hold::Held;
+        }
         inode.orphan |= orphan;
     }
 
@@ -225,22 +255,40 @@ impl Inodes {
         self.enlist(ino, list)
     }
 
+    /// The operation that took the last name will not ask the server to hold the inode, or has failed: it is not held for that
+    /// any more.
+    pub fn not_held(&self, ino: Ino, orphan: bool) {
+        let mut shard = self.shard(ino);
+        let Entry::Occupied(mut entry) = shard.inodes.entry(ino) else { return };
+        let inode = entry.get_mut();
+        inode.orphan = orphan;
+        if inode.hold == Hold::Held {
+            inode.hold = Hold::Free;
+        }
+        if inode.dead() {
+            entry.remove();
+        }
+    }
+
     /// The next inodes to drop, at most `max`, all marked as being dropped; the caller sends one Drop for them and
     /// reports [`Self::drops_done`]. `None` when nothing is to be done or another Drop is on its way, so there is
-    /// one at a time and those who come meanwhile gather.
+    /// one at a time and those who come meanwhile gather. What is not `ready` stays in the list.
     #[must_use]
-    pub fn next_drops(&self, max: usize) -> Option<Vec<Ino>> {
+    pub fn next_drops(&self, max: usize, ready: impl Fn(Ino) -> bool) -> Option<Vec<Ino>> {
         let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
         if drops.busy {
             return None;
         }
-        let mut inos = Vec::new();
+        let (mut inos, mut later) = (Vec::new(), Vec::new());
         while inos.len() < max {
             let Some(ino) = drops.list.pop() else { break };
-            if self.begin_drop(ino) {
+            if !ready(ino) {
+                later.push(ino);
+            } else if self.begin_drop(ino) {
                 inos.push(ino);
             }
         }
+        drops.list.append(&mut later);
         drops.busy = !inos.is_empty();
         drops.busy.then_some(inos)
     }
@@ -284,26 +332,38 @@ impl Inodes {
     /// Every inode the server holds for us: what is to be asserted after a reconnect.
     #[must_use]
     pub fn all_held(&self) -> Vec<Ino> {
+        self.all(|inode| inode.hold == Hold::Held)
+    }
+
+    /// Every inode that is open and not held, for the lease keeps it alive.
+    #[must_use]
+    pub fn open_by_lease(&self) -> Vec<Ino> {
+        self.all(|inode| inode.hold == Hold::Free && inode.opens > 0)
+    }
+
+    fn all(&self, wanted: impl Fn(&Inode) -> bool) -> Vec<Ino> {
         let mut out = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            out.extend(
-                shard.inodes.iter().filter(|(_, inode)| inode.hold == Hold::Held).map(|(ino, _)| *ino),
-            );
+            out.extend(shard.inodes.iter().filter(|(_, inode)| wanted(inode)).map(|(ino, _)| *ino));
         }
         out
     }
 
-    /// The server has forgotten the session: it holds nothing for us, and what had no name is gone. Gives the inodes that
-    /// are open, to be held again by the next session; each counts as one more open that asks ([`OpenStep::Ask`]).
+    /// The server has forgotten the session: it holds nothing for us, no lease keeps anything alive, and what had no name is
+    /// gone. Gives the inodes that are open, to be held again by the next session; each counts as one more open that asks
+    /// ([`OpenStep::Ask`]).
     #[must_use]
     pub fn lost(&self) -> Vec<Ino> {
         let mut open = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (ino, inode) in shard.inodes.iter_mut().filter(|(_, inode)| inode.hold == Hold::Held) {
-                inode.hold = Hold::Free;
-                if inode.opens > 0 {
+            for (ino, inode) in &mut shard.inodes {
+                let held = inode.hold == Hold::Held;
+                if held {
+                    inode.hold = Hold::Free;
+                }
+                if inode.opens > 0 && matches!(inode.hold, Hold::Free) {
                     inode.opens += 1;
                     open.push(*ino);
                 }

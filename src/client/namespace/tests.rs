@@ -9,7 +9,7 @@ const FILE: Ino = Ino(7);
 /// Drops all that may be dropped, as the mount does with an answering server.
 fn drop_all(inodes: &Inodes) -> Vec<Ino> {
     let mut all = Vec::new();
-    while let Some(inos) = inodes.next_drops(2) {
+    while let Some(inos) = inodes.next_drops(2, |_| true) {
         let (waiters, again) = inodes.drops_done(&inos);
         assert!(again.is_empty());
         waiters.into_iter().for_each(|waiter| waiter());
@@ -38,7 +38,7 @@ fn an_inode_is_held_from_its_first_open_to_its_last_close() {
 fn an_orphan_is_held_until_it_is_closed_and_forgotten() {
     for forget_first in [false, true] {
         let inodes = Inodes::default();
-        inodes.created(FILE, false);
+        inodes.created(FILE, false, false);
         assert!(!inodes.orphaned(FILE));
         if forget_first {
             assert!(!inodes.forget(FILE, 1));
@@ -64,10 +64,10 @@ fn an_orphan_the_kernel_never_knew_is_dropped_at_once() {
 #[test]
 fn what_is_opened_again_before_the_drop_goes_out_is_not_dropped() {
     let inodes = Inodes::default();
-    inodes.created(FILE, false);
+    inodes.created(FILE, false, false);
     assert!(inodes.closed(FILE));
     assert_eq!(inodes.begin_open(FILE), OpenStep::Ready);
-    assert_eq!(inodes.next_drops(8), None);
+    assert_eq!(inodes.next_drops(8, |_| true), None);
     assert!(inodes.closed(FILE));
     assert_eq!(drop_all(&inodes), [FILE]);
 }
@@ -75,9 +75,9 @@ fn what_is_opened_again_before_the_drop_goes_out_is_not_dropped() {
 #[test]
 fn an_open_waits_for_the_drop_that_is_on_its_way() {
     let inodes = Inodes::default();
-    inodes.created(FILE, false);
+    inodes.created(FILE, false, false);
     assert!(inodes.closed(FILE));
-    let inos = inodes.next_drops(8).unwrap();
+    let inos = inodes.next_drops(8, |_| true).unwrap();
     assert_eq!(inodes.begin_open(FILE), OpenStep::Wait);
     let ran = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&ran);
@@ -98,9 +98,9 @@ fn an_open_waits_for_the_drop_that_is_on_its_way() {
 #[test]
 fn a_last_name_lost_during_a_drop_asks_for_a_new_hold() {
     let inodes = Inodes::default();
-    inodes.created(FILE, false);
+    inodes.created(FILE, false, false);
     assert!(inodes.closed(FILE));
-    let inos = inodes.next_drops(8).unwrap();
+    let inos = inodes.next_drops(8, |_| true).unwrap();
     assert!(!inodes.orphaned(FILE));
     let (_, again) = inodes.drops_done(&inos);
     assert_eq!(again, [FILE]);
@@ -113,9 +113,9 @@ fn a_last_name_lost_during_a_drop_asks_for_a_new_hold() {
 #[test]
 fn a_last_name_lost_during_a_drop_of_a_forgotten_inode_drops_it_once_more() {
     let inodes = Inodes::default();
-    inodes.created(FILE, false);
+    inodes.created(FILE, false, false);
     assert!(inodes.closed(FILE));
-    let inos = inodes.next_drops(8).unwrap();
+    let inos = inodes.next_drops(8, |_| true).unwrap();
     assert!(!inodes.orphaned(FILE));
     assert!(!inodes.forget(FILE, 1));
     assert_eq!(inodes.drops_done(&inos).1, []);
@@ -142,8 +142,8 @@ fn an_open_that_was_given_up_is_dropped_unless_another_holds() {
 #[test]
 fn a_lost_session_leaves_the_open_files_to_be_held_again() {
     let inodes = Inodes::default();
-    inodes.created(FILE, false);
-    inodes.created(Ino(8), false);
+    inodes.created(FILE, false, false);
+    inodes.created(Ino(8), false, false);
     assert!(!inodes.orphaned(Ino(8)));
     assert!(!inodes.closed(Ino(8)));
     assert_eq!(inodes.lost(), [FILE]);
@@ -159,16 +159,16 @@ fn a_lost_session_leaves_the_open_files_to_be_held_again() {
 fn one_drop_is_on_its_way_at_a_time_and_the_rest_gathers() {
     let inodes = Inodes::default();
     for ino in 10..20 {
-        inodes.created(Ino(ino), false);
+        inodes.created(Ino(ino), false, false);
     }
     assert!(inodes.closed(Ino(10)));
-    let first = inodes.next_drops(8).unwrap();
+    let first = inodes.next_drops(8, |_| true).unwrap();
     for ino in 11..20 {
         assert!(inodes.closed(Ino(ino)));
     }
-    assert_eq!(inodes.next_drops(8), None);
+    assert_eq!(inodes.next_drops(8, |_| true), None);
     let _ = inodes.drops_done(&first);
-    assert_eq!(inodes.next_drops(8).unwrap().len(), 8);
+    assert_eq!(inodes.next_drops(8, |_| true).unwrap().len(), 8);
 }
 
 #[test]
@@ -217,4 +217,43 @@ fn flock_and_record_locks_of_one_number_are_apart() {
     assert!(!locks.owner_has_any(FILE, 1));
     assert!(!locks.unlock_owner(FILE, 1));
     assert!(locks.unlock_handle(FILE, HandleId(1)));
+}
+
+#[test]
+fn a_leased_inode_is_held_when_its_lease_ends_while_it_is_open() {
+    let inodes = Inodes::default();
+    inodes.created(FILE, false, true);
+    inodes.opened_leased(FILE);
+    assert_eq!((inodes.all_held(), inodes.open_by_lease()), (vec![], vec![FILE]));
+    assert!(!inodes.closed(FILE));
+    assert!(inodes.lease_ends(FILE));
+    assert_eq!((inodes.all_held(), inodes.open_by_lease()), (vec![FILE], vec![]));
+    assert!(inodes.closed(FILE));
+    assert_eq!(drop_all(&inodes), [FILE]);
+    assert!(!inodes.lease_ends(FILE), "nobody has it open");
+    inodes.opened_leased(FILE);
+    assert_eq!(inodes.lost(), [FILE], "with the session the lease is gone");
+}
+
+#[test]
+fn an_unlink_that_is_not_sent_yet_can_do_without_the_hold() {
+    let inodes = Inodes::default();
+    inodes.created(FILE, false, true);
+    assert!(!inodes.closed(FILE));
+    assert!(!inodes.orphaned(FILE));
+    assert!(inodes.forget(FILE, 1), "held without need");
+    inodes.not_held(FILE, true);
+    assert_eq!(drop_all(&inodes), []);
+    assert_eq!(inodes.counts(), super::InodeCounts::default());
+}
+
+#[test]
+fn what_is_not_ready_to_be_dropped_waits_for_the_next_time() {
+    let inodes = Inodes::default();
+    assert!(inodes.orphaned(FILE) && inodes.orphaned(Ino(8)));
+    let ready = |ino| ino == Ino(8);
+    assert_eq!(inodes.next_drops(8, ready), Some(vec![Ino(8)]));
+    assert!(inodes.drops_done(&[Ino(8)]).1.is_empty());
+    assert_eq!(inodes.next_drops(8, ready), None);
+    assert_eq!(drop_all(&inodes), [FILE]);
 }

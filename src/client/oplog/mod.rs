@@ -224,6 +224,14 @@ impl Log {
         result
     }
 
+    /// Whether [`Log::accept`] would take this mutation now.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn admits(&self, mutation: &Mutation<'_>, turn: Option<Turn>) -> Result<(), Refused> {
+        self.admit(cost(mutation)?, turn)
+    }
+
     fn admit(&self, cost: usize, turn: Option<Turn>) -> Result<(), Refused> {
         let others_first = turn.is_none() && self.parked.len() > 0;
         if others_first || !self.has_room(cost) { Err(Refused::Full) } else { Ok(()) }

@@ -38,6 +38,14 @@ impl Log {
         self.sync_or_wait(None)
     }
 
+    /// When [`Log::next`] has something to send, as the log is now: for who has just accepted a local mutation and does not send
+    /// himself. `None`: nothing, or when something has changed.
+    #[must_use]
+    pub fn when(&mut self, now: Duration) -> Option<Duration> {
+        let at = self.first_unsent()?;
+        self.due(at, now).unwrap_or(Some(now))
+    }
+
     /// `None`: now. `Some(None)`: when something has changed.
     fn due(&self, at: usize, now: Duration) -> Option<Option<Duration>> {
         let segment = &self.segments[at];

@@ -1,6 +1,6 @@
 //! GETATTR, STATX and SETATTR.
 
-use super::{Context, Reply, TTL, attr, attributes, made, stale};
+use super::{Context, Reply, attr, attributes, made, stale};
 use crate::kernel::decode::{self, SetAttr, SetTime};
 use crate::wire::{self, Mutation, Query, TimeSet};
 
@@ -8,8 +8,8 @@ use crate::wire::{self, Mutation, Query, TimeSet};
 pub fn getattr<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
     let query = Query::GetAttr { ino: cx.ino };
     move |reply: R| {
-        cx.ask(&query, reply, |_, reply, answer| {
-            reply.result(attr(answer).map(|attr| attributes(&attr)).map_err(stale));
+        cx.ask(&query, reply, |_, reply, answer, kept| {
+            reply.result(attr(answer).map(|attr| attributes(&attr, kept)).map_err(stale));
         });
     }
 }
@@ -18,8 +18,9 @@ pub fn getattr<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
 pub fn statx<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
     let query = Query::GetAttr { ino: cx.ino };
     move |reply: R| {
-        cx.ask(&query, reply, |_, reply, answer| {
-            reply.result(attr(answer).map(|attr| decode::reply::statx(&attr, TTL)).map_err(stale));
+        cx.ask(&query, reply, |_, reply, answer, kept| {
+            let statx = |attr| decode::reply::statx(&attr, kept.of(&attr).attributes);
+            reply.result(attr(answer).map(statx).map_err(stale));
         });
     }
 }
@@ -42,7 +43,7 @@ pub fn setattr<R: Reply>(cx: Context, set: &SetAttr) -> impl FnOnce(R) + use<R> 
         kill_suidgid: set.kill_suidgid || set.uid.is_some() || set.gid.is_some(),
     };
     let mutation = Mutation::SetAttr { ino: cx.ino, set };
-    cx.mutate(&mutation, |_, reply: R, outcome| {
-        reply.result(made(outcome).map(|attr| attributes(&attr)).map_err(stale));
+    cx.mutate(&mutation, |_, reply: R, outcome, kept| {
+        reply.result(made(outcome).map(|attr| attributes(&attr, kept)).map_err(stale));
     })
 }

@@ -1,11 +1,10 @@
 //! File data: READ, WRITE, FSYNC, FSYNCDIR, SYNCFS, LSEEK, FALLOCATE, COPY_FILE_RANGE.
 
-use super::{Context, Reply, stale, success, unexpected};
+use super::{Context, Reply, stale, unexpected};
 use crate::base::{Errno, Ino, limits};
-use crate::client::mount::Interrupt;
-use crate::kernel::abi::flags::{FSYNC_FDATASYNC, WRITE_CACHE, WRITE_KILL_SUIDGID};
+use crate::kernel::abi::flags::{WRITE_CACHE, WRITE_KILL_SUIDGID};
 use crate::kernel::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, FsyncIn, LseekIn, LseekOut, ReadIn, WriteIn,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, ReadIn, WriteIn,
 };
 use crate::kernel::decode;
 use crate::wire::{Answer, Mutation, Query, SeekTo, WriteFlags};
@@ -19,7 +18,7 @@ pub fn read<R: Reply>(cx: Context, args: &ReadIn) -> impl FnOnce(R) + use<R> {
     let len = args.size.min(limits::IO_BYTES_MAX as u32);
     let query = Query::Read { ino: cx.ino, offset: args.offset, len };
     move |reply: R| {
-        cx.ask(&query, reply, |_, reply, answer| match answer {
+        cx.ask(&query, reply, |_, reply, answer, _| match answer {
             Ok(Answer::Data(data)) => reply.parts(&[data]),
             Ok(other) => reply.errno(unexpected(&other)),
             Err(errno) => reply.errno(stale(errno)),
@@ -36,51 +35,36 @@ pub fn write<R: Reply>(cx: Context, args: &WriteIn, data: &[u8]) -> impl FnOnce(
         append: !cached && args.flags & libc::O_APPEND.cast_unsigned() != 0,
         kill_suidgid: args.write_flags & WRITE_KILL_SUIDGID != 0,
     };
-    let sync = sync_of(args.flags).filter(|_| !cached);
+    let sync = !cached && args.flags & libc::O_DSYNC.cast_unsigned() != 0;
     let mutation = Mutation::Write { ino, offset: args.offset, flags, data };
-    cx.mutate(&mutation, move |mount, reply: R, outcome| {
+    cx.mutate(&mutation, move |mount, reply: R, outcome, _| {
         let written = outcome.map_err(stale).map(|done| {
             // The server never writes more than it was given, which came in a request of 32-bit size.
             decode::reply::written(u32::try_from(done.bytes).unwrap_or(u32::MAX))
         });
         match (written, sync) {
-            (Ok(written), Some(data_only)) => {
-                // The kernel does not follow a direct write by an FSYNC.
-                let query = Query::Sync { ino: Some(ino), data_only };
-                mount.ask(Interrupt::Never, &query, move |answer| {
-                    reply.result(success(answer).map(|()| written));
-                });
+            // The kernel does not follow a direct write by an FSYNC.
+            (Ok(written), true) => {
+                mount.sync(Some(ino), move |result| reply.result(result.map(|()| written)));
             }
             (written, _) => reply.result(written),
         }
     })
 }
 
-/// Whether a write through a file opened with these flags is to be durable, and if so whether the data is enough.
-fn sync_of(flags: u32) -> Option<bool> {
-    let sync = libc::O_SYNC.cast_unsigned();
-    let data = libc::O_DSYNC.cast_unsigned();
-    (flags & data != 0).then_some(flags & sync != sync)
-}
-
 /// FSYNC and FSYNCDIR: what was answered before is durable when this is answered.
-pub fn fsync<R: Reply>(cx: Context, args: &FsyncIn) -> impl FnOnce(R) + use<R> {
-    let data_only = args.fsync_flags & FSYNC_FDATASYNC != 0;
+pub fn fsync<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
     let ino = Some(cx.ino);
-    sync(cx, ino, data_only)
+    sync(cx, ino)
 }
 
 /// SYNCFS.
 pub fn syncfs<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
-    sync(cx, None, false)
+    sync(cx, None)
 }
 
-fn sync<R: Reply>(cx: Context, ino: Option<Ino>, data_only: bool) -> impl FnOnce(R) + use<R> {
-    move |reply: R| {
-        cx.ask(&Query::Sync { ino, data_only }, reply, |_, reply, answer| {
-            reply.done(success(answer).map_err(stale));
-        });
-    }
+fn sync<R: Reply>(cx: Context, ino: Option<Ino>) -> impl FnOnce(R) + use<R> {
+    move |reply: R| cx.mount.sync(ino, move |result| reply.done(result))
 }
 
 /// LSEEK: `SEEK_DATA` and `SEEK_HOLE`; the kernel answers the others itself.
@@ -95,7 +79,7 @@ pub fn lseek<R: Reply>(cx: Context, args: &LseekIn) -> Result<impl FnOnce(R) + u
     };
     let query = Query::Seek { ino: cx.ino, offset: args.offset, to };
     Ok(move |reply: R| {
-        cx.ask(&query, reply, |_, reply, answer| match answer {
+        cx.ask(&query, reply, |_, reply, answer, _| match answer {
             Ok(Answer::Offset(offset)) => reply.record(&LseekOut { offset }),
             Ok(other) => reply.errno(unexpected(&other)),
             Err(errno) => reply.errno(stale(errno)),
@@ -106,7 +90,7 @@ pub fn lseek<R: Reply>(cx: Context, args: &LseekIn) -> Result<impl FnOnce(R) + u
 /// FALLOCATE.
 pub fn fallocate<R: Reply>(cx: Context, args: &FallocateIn) -> impl FnOnce(R) + use<R> {
     let mutation = Mutation::Allocate { ino: cx.ino, mode: args.mode, offset: args.offset, len: args.length };
-    cx.mutate(&mutation, |_, reply: R, outcome| reply.done(outcome.map(|_| ()).map_err(stale)))
+    cx.mutate(&mutation, |_, reply: R, outcome, _| reply.done(outcome.map(|_| ()).map_err(stale)))
 }
 
 /// COPY_FILE_RANGE (`wide` false) and COPY_FILE_RANGE_64.
@@ -128,7 +112,7 @@ pub fn copy_file_range<R: Reply>(
         target_offset: args.off_out,
         len: if wide { args.len } else { args.len.min(COPY_BYTES_MAX_NARROW) },
     };
-    Ok(cx.mutate(&mutation, move |_, reply: R, outcome| match outcome {
+    Ok(cx.mutate(&mutation, move |_, reply: R, outcome, _| match outcome {
         Ok(done) if wide => reply.record(&CopyFileRangeOut { bytes_copied: done.bytes }),
         Ok(done) => reply.record(&decode::reply::written(u32::try_from(done.bytes).unwrap_or(u32::MAX))),
         Err(errno) => reply.errno(stale(errno)),

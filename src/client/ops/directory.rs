@@ -4,14 +4,14 @@
 //! Positions: 0 the start, 1 after `.`, 2 after `..`, else the server's cookie of the last entry, which stays true
 //! while names come and go.
 
-use super::{Context, Reply, TTL, attr, unexpected};
+use super::{Context, Reply, attr, entry, unexpected};
 use crate::base::limits::IO_BYTES_MAX;
 use crate::base::{Errno, Ino, Name};
-use crate::client::mount::Mount;
+use crate::client::mount::{Kept, Mount};
 use crate::kernel::abi::{EntryOut, ReadIn};
-use crate::kernel::decode::{self, DirWriter};
+use crate::kernel::decode::DirWriter;
 use crate::wire::{Answer, DirEntry, Query};
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
 const AFTER_DOT: u64 = 1;
 const AFTER_DOTDOT: u64 = 2;
@@ -25,6 +25,13 @@ struct Piece {
     plus: bool,
 }
 
+impl Piece {
+    /// The server's position.
+    fn cookie(self) -> u64 {
+        if self.offset <= AFTER_DOTDOT { 0 } else { self.offset }
+    }
+}
+
 /// READDIR, and READDIRPLUS, which counts as a lookup of each name it returns but `.` and `..`.
 pub fn readdir<R: Reply>(cx: Context, args: &ReadIn, plus: bool) -> impl FnOnce(R) + use<R> {
     let bytes_max = usize::try_from(args.size).unwrap_or(IO_BYTES_MAX).min(IO_BYTES_MAX);
@@ -34,7 +41,7 @@ pub fn readdir<R: Reply>(cx: Context, args: &ReadIn, plus: bool) -> impl FnOnce(
             return list(cx, reply, piece, Ino::ROOT);
         }
         let again = cx.clone();
-        cx.ask(&Query::Parent { ino: piece.ino }, reply, move |_, reply, answer| match attr(answer) {
+        cx.ask(&Query::Parent { ino: piece.ino }, reply, move |_, reply, answer, _| match attr(answer) {
             Ok(parent) => list(again, reply, piece, parent.ino),
             // A removed directory has no parent; it lists itself as such, and nothing else.
             Err(Errno::ENOENT) => list(again, reply, piece, piece.ino),
@@ -44,11 +51,21 @@ pub fn readdir<R: Reply>(cx: Context, args: &ReadIn, plus: bool) -> impl FnOnce(
 }
 
 fn list<R: Reply>(cx: Context, reply: R, piece: Piece, parent: Ino) {
-    let cookie = if piece.offset <= AFTER_DOTDOT { 0 } else { piece.offset };
+    if let Some(listed) = list_here(&cx.mount, piece, parent) {
+        return match listed {
+            Ok(bytes) => reply.parts(&[&bytes]),
+            Err(errno) => reply.errno(errno),
+        };
+    }
+    let cookie = piece.cookie();
     let bytes_max = u32::try_from(wire_bytes(piece)).unwrap_or(u32::MAX);
     let query = Query::ReadDir { ino: piece.ino, cookie, bytes_max, plus: piece.plus };
-    cx.ask(&query, reply, move |mount, reply, answer| match answer {
+    cx.ask(&query, reply, move |mount, reply, answer, _| match answer {
+        // What it taught is told as if it had been known, so that the kernel may keep it.
         Ok(Answer::Entries { entries, .. }) => {
+            if let Some(Ok(bytes)) = list_here(mount, piece, parent) {
+                return reply.parts(&[&bytes]);
+            }
             reply.fill(piece.bytes_max, |buffer| fill(mount, buffer, piece, parent, &entries));
         }
         Ok(other) => reply.errno(unexpected(&other)),
@@ -62,39 +79,65 @@ fn wire_bytes(piece: Piece) -> usize {
     if piece.plus { piece.bytes_max / 160 * 132 } else { piece.bytes_max }
 }
 
-/// Writes what fits; the kernel asks for the rest. Returns the bytes used.
-fn fill(mount: &Arc<Mount>, buffer: &mut [u8], piece: Piece, parent: Ino, entries: &[DirEntry<'_>]) -> usize {
-    let mut out = DirWriter::new(buffer);
-    for (at, next, ino) in [(0, AFTER_DOT, piece.ino), (AFTER_DOT, AFTER_DOTDOT, parent)] {
-        let up = next == AFTER_DOTDOT;
-        let added = piece.offset > at
-            || if piece.plus { out.add_plus_dot(ino, next, up) } else { out.add_dot(ino, next, up) };
-        if !added {
-            return out.used();
-        }
+/// The piece, if what it lists is known here.
+fn list_here(mount: &Mount, piece: Piece, parent: Ino) -> Option<Result<Vec<u8>, Errno>> {
+    let mut buffer = vec![0; piece.bytes_max];
+    let mut out = DirWriter::new(&mut buffer);
+    if !add_dots(&mut out, piece, parent) {
+        return None;
     }
-    for entry in entries {
-        let Ok(name) = Name::parse(entry.name) else { continue };
-        if !out.fits(entry.name.len(), piece.plus) {
-            break;
-        }
-        let added = if piece.plus {
-            out.add_plus(&entry_out(mount, entry), entry.ino, entry.cookie, entry.kind, name)
-        } else {
-            out.add(entry.ino, entry.cookie, entry.kind, name)
-        };
-        assert!(added, "an entry that fits is added");
+    let listed = mount.list(piece.ino, piece.cookie(), piece.plus, |entry, kept| {
+        add(mount, &mut out, piece, entry, kept)
+    })?;
+    let used = out.used();
+    buffer.truncate(used);
+    Some(listed.map(|()| buffer))
+}
+
+/// Writes what fits; the kernel asks for the rest. Returns the bytes used.
+fn fill(mount: &Mount, buffer: &mut [u8], piece: Piece, parent: Ino, entries: &[DirEntry<'_>]) -> usize {
+    let mut out = DirWriter::new(buffer);
+    if add_dots(&mut out, piece, parent) {
+        let mut entries = entries.iter();
+        let _all_fit = entries.try_for_each(|entry| add(mount, &mut out, piece, entry, Kept::default()));
     }
     out.used()
 }
 
-/// Attributes of an entry, counted as a lookup; without any when the inode is gone.
-fn entry_out(mount: &Arc<Mount>, entry: &DirEntry<'_>) -> EntryOut {
-    match &entry.attr {
-        Some(attr) => {
-            mount.namespace.inodes.looked_up(attr.ino);
-            decode::reply::entry(attr, TTL, TTL)
-        }
+/// `.` and `..`; false when they do not fit.
+fn add_dots(out: &mut DirWriter<'_>, piece: Piece, parent: Ino) -> bool {
+    [(0, AFTER_DOT, piece.ino), (AFTER_DOT, AFTER_DOTDOT, parent)].into_iter().all(|(at, next, ino)| {
+        let up = next == AFTER_DOTDOT;
+        piece.offset > at
+            || if piece.plus { out.add_plus_dot(ino, next, up) } else { out.add_dot(ino, next, up) }
+    })
+}
+
+/// One entry; breaks when it does not fit.
+fn add(
+    mount: &Mount,
+    out: &mut DirWriter<'_>,
+    piece: Piece,
+    entry: &DirEntry<'_>,
+    kept: Kept,
+) -> ControlFlow<()> {
+    let Ok(name) = Name::parse(entry.name) else { return ControlFlow::Continue(()) };
+    if !out.fits(entry.name.len(), piece.plus) {
+        return ControlFlow::Break(());
+    }
+    let added = if piece.plus {
+        out.add_plus(&entry_out(mount, entry, kept), entry.ino, entry.cookie, entry.kind, name)
+    } else {
+        out.add(entry.ino, entry.cookie, entry.kind, name)
+    };
+    assert!(added, "an entry that fits is added");
+    ControlFlow::Continue(())
+}
+
+/// Attributes of an entry, counted as a lookup; without any when they are not known: the kernel asks when it wants them.
+fn entry_out(mount: &Mount, listed: &DirEntry<'_>, kept: Kept) -> EntryOut {
+    match &listed.attr {
+        Some(attr) => entry(mount, attr, kept),
         None => EntryOut::default(),
     }
 }

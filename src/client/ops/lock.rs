@@ -12,7 +12,7 @@ pub fn getlk<R: Reply>(cx: Context, lock: &decode::Lock) -> impl FnOnce(R) + use
     let handle = lock.handle;
     let query = Query::GetLock { ino: cx.ino, lock: request(lock) };
     move |reply: R| {
-        cx.ask(&query, reply, move |_, reply, answer| match answer {
+        cx.ask(&query, reply, move |_, reply, answer, _| match answer {
             Ok(Answer::Lock(found)) => {
                 let kind = kernel_kind(found.kind);
                 let (start, end, pid) = (found.start, found.end, found.pid);
@@ -68,7 +68,7 @@ fn ask<R: Reply>(
     let releases = mount.lock_releases();
     let Wish { ino, lock, wait } = wish;
     mount.namespace.locks.asked(ino, &lock);
-    mount.ask(interrupt, &Query::SetLock { ino, lock, wait }, move |answer| match success(answer) {
+    mount.ask(interrupt, &Query::SetLock { ino, lock, wait }, move |answer, _| match success(answer) {
         Ok(()) => {
             m.namespace.locks.granted(ino, lock);
             reply.empty();

@@ -1,9 +1,9 @@
 //! What makes a name: MKNOD, MKDIR, SYMLINK, LINK, CREATE, TMPFILE.
 
 use super::open::{finish_open, truncate_if_asked};
-use super::{Context, Reply, TTL, entry, made};
+use super::{Context, Reply, entry, made};
 use crate::base::{Attr, Errno, Ino, Kind, Name};
-use crate::client::mount::Mount;
+use crate::client::mount::{Kept, Mount};
 use crate::kernel::abi::{CreateIn, MkdirIn, MknodIn};
 use crate::kernel::decode;
 use crate::wire::{Done, MakeFlags, Mutation};
@@ -45,8 +45,8 @@ pub fn link<R: Reply>(cx: Context, target: Ino, name: Name<'_>) -> impl FnOnce(R
     cx.mutate(&mutation, reply_entry)
 }
 
-fn reply_entry<R: Reply>(mount: &Arc<Mount>, reply: R, outcome: Result<Done, Errno>) {
-    reply.result(made(outcome).map(|attr| entry(mount, &attr)));
+fn reply_entry<R: Reply>(mount: &Arc<Mount>, reply: R, outcome: Result<Done, Errno>, kept: Kept) {
+    reply.result(made(outcome).map(|attr| entry(mount, &attr, kept)));
 }
 
 /// CREATE: makes and opens. The kernel sends it for a name it has just found absent; another mount may have made
@@ -64,10 +64,10 @@ pub fn create<R: Reply>(cx: Context, args: &CreateIn, name: Name<'_>) -> impl Fn
         ino: None,
     };
     let (args, caller, asker) = (*args, cx.caller, cx.asker());
-    cx.mutate(&mutation, move |mount, reply: R, outcome| {
+    cx.mutate(&mutation, move |mount, reply: R, outcome, kept| {
         let existed = outcome.is_ok_and(|done| done.existed);
         match made(outcome) {
-            Ok(attr) if !existed => reply_created(mount, reply, &attr, args.flags, false),
+            Ok(attr) if !existed => reply_created(mount, reply, (&attr, kept), args.flags, false),
             Ok(attr) if attr.kind() == Kind::File => {
                 finish_open(mount, asker, attr.ino, move |mount, result| match result {
                     Err(errno) => reply.errno(errno),
@@ -94,22 +94,31 @@ pub fn tmpfile<R: Reply>(cx: Context, args: &CreateIn) -> impl FnOnce(R) + use<R
     let mode = libc::S_IFREG | (args.mode & !libc::S_IFMT);
     let mutation = Mutation::Tmpfile { parent: cx.ino, mode, umask: args.umask };
     let flags = args.flags;
-    cx.mutate(&mutation, move |mount, reply: R, outcome| match made(outcome) {
-        Ok(attr) => reply_created(mount, reply, &attr, flags, true),
+    cx.mutate(&mutation, move |mount, reply: R, outcome, kept| match made(outcome) {
+        Ok(attr) => reply_created(mount, reply, (&attr, kept), flags, true),
         Err(errno) => reply.errno(errno),
     })
 }
 
-fn reply_created<R: Reply>(mount: &Arc<Mount>, reply: R, attr: &Attr, flags: u32, orphan: bool) {
-    mount.namespace.inodes.created(attr.ino, orphan);
+fn reply_created<R: Reply>(
+    mount: &Arc<Mount>,
+    reply: R,
+    (attr, kept): (&Attr, Kept),
+    flags: u32,
+    orphan: bool,
+) {
+    if !kept.here {
+        mount.namespace.inodes.created(attr.ino, orphan, false);
+    }
     let handle = mount.namespace.handles.open(attr.ino, flags);
     let open = decode::reply::open(handle, mount.open_mode());
-    reply.record(&decode::reply::create(decode::reply::entry(attr, TTL, TTL), open));
+    let kept = kept.of(attr);
+    reply.record(&decode::reply::create(decode::reply::entry(attr, kept.name, kept.attributes), open));
 }
 
 /// A file that was there: its open is counted already.
 fn reply_found<R: Reply>(mount: &Arc<Mount>, reply: R, attr: &Attr, flags: u32) {
-    let entry = entry(mount, attr);
+    let entry = entry(mount, attr, Kept::default());
     let handle = mount.namespace.handles.open(attr.ino, flags);
     let open = decode::reply::open(handle, mount.open_mode());
     reply.record(&decode::reply::create(entry, open));

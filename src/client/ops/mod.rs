@@ -10,13 +10,13 @@
 //! the request names it by number, so that the kernel walks the path again, and ENOENT where it names a directory
 //! to do something in: that is what a removed directory answers.
 //!
-//! | kernel may keep | until leases exist |
-//! |---|---|
-//! | names, also negative | nothing: entry time 0, ENOENT instead of a negative entry |
-//! | attributes | nothing: attribute time 0 |
-//! | file data | nothing: [`open_mode`] |
-//! | directory listings | nothing: no `FOPEN_CACHE_DIR` |
-//! | targets of symbolic links | nothing: `CACHE_SYMLINKS` is not asked for |
+//! | kernel may keep | under a lease, while it is good and not recalled | without |
+//! |---|---|---|
+//! | names, also negative | as long as the lease of their directory is good ([`Kept`]) | not at all: entry time 0, ENOENT instead of a negative entry |
+//! | attributes | as long as the lease of their inode is good, apart from programs with setuid or setgid bits | attribute time 0 |
+//! | file data | nothing: [`open_mode`] | nothing |
+//! | directory listings | nothing: no `FOPEN_CACHE_DIR` | nothing |
+//! | targets of symbolic links | nothing: `CACHE_SYMLINKS` is not asked for | nothing |
 #![forbid(unsafe_code)]
 
 pub mod attributes;
@@ -42,17 +42,13 @@ mod tests;
 
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::base::{Attr, Caller, Errno, Ino};
-use crate::client::mount::{Asker, Interrupt, Mount};
+use crate::client::mount::{Asker, Interrupt, Kept, Mount};
 use crate::kernel::abi::flags::{FOPEN_DIRECT_IO, FOPEN_PARALLEL_DIRECT_WRITES};
 use crate::kernel::abi::{AttrOut, EntryOut};
 use crate::kernel::decode::reply;
 use crate::wire::{Answer, Done, Mutation, Query};
 use std::sync::Arc;
-use std::time::Duration;
 use zerocopy::{Immutable, IntoBytes};
-
-/// How long names and attributes may be used without asking.
-const TTL: Duration = Duration::ZERO;
 
 /// Where the answer to one request goes. Each method is the answer; a reply that is dropped without one is
 /// answered with EIO by whoever made it.
@@ -128,22 +124,24 @@ impl Context {
         self,
         query: &Query<'_>,
         reply: R,
-        then: impl FnOnce(&Arc<Mount>, R, Result<Answer<'_>, Errno>) + Send + 'static,
+        then: impl FnOnce(&Arc<Mount>, R, Result<Answer<'_>, Errno>, Kept) + Send + 'static,
     ) {
         let mount = Arc::clone(&self.mount);
-        mount.ask(Interrupt::WhenAway(self.asker()), query, move |answer| then(&self.mount, reply, answer));
+        mount.ask(Interrupt::WhenAway(self.asker()), query, move |answer, kept| {
+            then(&self.mount, reply, answer, kept);
+        });
     }
 
     /// Makes a change: reads it now, sends it when the reply is there. `then` gives its outcome to the reply.
     fn mutate<R: Reply, F>(self, mutation: &Mutation<'_>, then: F) -> impl FnOnce(R) + use<R, F>
     where
-        F: FnOnce(&Arc<Mount>, R, Result<Done, Errno>) + Send + 'static,
+        F: FnOnce(&Arc<Mount>, R, Result<Done, Errno>, Kept) + Send + 'static,
     {
         let mount = self.mount;
         let change = mount.accept(self.caller, mutation);
         move |reply| {
             let m = Arc::clone(&mount);
-            mount.apply(change, move |outcome| then(&m, reply, outcome));
+            mount.apply(change, move |outcome, kept| then(&m, reply, outcome, kept));
         }
     }
 }
@@ -178,13 +176,14 @@ pub fn open_mode(direct_io_allow_mmap: bool) -> u32 {
 }
 
 /// An entry for the kernel, counted as a lookup.
-fn entry(mount: &Mount, attr: &Attr) -> EntryOut {
+fn entry(mount: &Mount, attr: &Attr, kept: Kept) -> EntryOut {
     mount.namespace.inodes.looked_up(attr.ino);
-    reply::entry(attr, TTL, TTL)
+    let kept = kept.of(attr);
+    reply::entry(attr, kept.name, kept.attributes)
 }
 
-fn attributes(attr: &Attr) -> AttrOut {
-    reply::attributes(attr, TTL)
+fn attributes(attr: &Attr, kept: Kept) -> AttrOut {
+    reply::attributes(attr, kept.of(attr).attributes)
 }
 
 /// The attributes in an answer.

@@ -10,7 +10,8 @@ use crate::kernel::decode;
 use crate::wire::{Mutation, Query, SetAttr, TimeSet};
 use std::sync::Arc;
 
-/// OPEN: the server holds the inode before the kernel hears that it is open.
+/// OPEN: under a lease nobody can take the inode's last name; else the server holds it before the kernel hears that it is
+/// open.
 pub fn open<R: Reply>(cx: Context, args: &OpenIn) -> impl FnOnce(R) + use<R> {
     let asker = cx.asker();
     let Context { mount, ino, caller, .. } = cx;
@@ -38,8 +39,13 @@ pub(super) fn finish_open(
     ino: Ino,
     then: impl FnOnce(&Arc<Mount>, Result<(), Errno>) + Send + 'static,
 ) {
-    let step = mount.namespace.inodes.begin_open(ino);
-    take_step(mount, asker, ino, step, then);
+    match mount.open_under_lease(ino) {
+        Some(opened) => then(mount, opened),
+        None => {
+            let step = mount.namespace.inodes.begin_open(ino);
+            take_step(mount, asker, ino, step, then);
+        }
+    }
 }
 
 fn take_step(
@@ -53,14 +59,16 @@ fn take_step(
     match step {
         OpenStep::Ready => then(mount, Ok(())),
         OpenStep::Ask => {
-            mount.ask(Interrupt::WhenAway(asker), &Query::Hold { ino }, move |answer| match attr(answer) {
-                Ok(_) => {
-                    m.namespace.inodes.held(ino);
-                    then(&m, Ok(()));
-                }
-                Err(errno) => {
-                    undo_open(&m, ino, errno == Errno::EINTR);
-                    then(&m, Err(stale(errno)));
+            mount.ask(Interrupt::WhenAway(asker), &Query::Hold { ino }, move |answer, _| {
+                match attr(answer) {
+                    Ok(_) => {
+                        m.namespace.inodes.held(ino);
+                        then(&m, Ok(()));
+                    }
+                    Err(errno) => {
+                        undo_open(&m, ino, errno == Errno::EINTR);
+                        then(&m, Err(stale(errno)));
+                    }
                 }
             });
         }
@@ -101,7 +109,7 @@ pub(super) fn truncate_if_asked(
         ..SetAttr::default()
     };
     let m = Arc::clone(mount);
-    mount.mutate(caller, &Mutation::SetAttr { ino, set }, move |outcome| match made(outcome) {
+    mount.mutate(caller, &Mutation::SetAttr { ino, set }, move |outcome, _| match made(outcome) {
         Ok(attr) => then(&m, Ok(Some(attr))),
         Err(errno) => {
             undo_open(&m, ino, false);
@@ -110,23 +118,31 @@ pub(super) fn truncate_if_asked(
     });
 }
 
-/// FLUSH, at each close(2): the closing process loses its record locks on the file. Writes have been applied when
-/// they were answered, so there is nothing else to do; never ENOSYS, which would end these requests.
+/// FLUSH, at each close(2): the closing process loses its record locks on the file, and the mount's option says what it waits
+/// for. Never ENOSYS, which would end these requests.
 ///
-/// `None`: there is nothing to unlock, the answer is yes.
+/// `None`: there is nothing to unlock or to wait for, the answer is yes.
 pub fn flush<R: Reply>(cx: Context, args: &FlushIn) -> Option<impl FnOnce(R) + use<R>> {
     let (ino, owner) = (cx.ino, args.lock_owner);
     let mount = cx.mount;
     if !mount.namespace.locks.is_empty() {
         mount.namespace.handles.mark_closing(HandleId(args.fh));
     }
-    mount.namespace.locks.owner_has_any(ino, owner).then_some(move |reply: R| {
+    let unlock = mount.namespace.locks.owner_has_any(ino, owner);
+    (unlock || mount.close_waits()).then_some(move |reply: R| {
         let m = Arc::clone(&mount);
-        mount.namespace.locks.owner_leaves(ino, owner);
-        mount.ask(Interrupt::Never, &Query::UnlockOwner { ino, owner }, move |answer| {
-            m.namespace.locks.unlock_owner(ino, owner);
-            reply.done(success(answer));
-        });
+        let closed = move |result: Result<(), Errno>| {
+            if result.is_err() || !unlock {
+                return reply.done(result);
+            }
+            let mount = Arc::clone(&m);
+            m.namespace.locks.owner_leaves(ino, owner);
+            m.ask(Interrupt::Never, &Query::UnlockOwner { ino, owner }, move |answer, _| {
+                mount.namespace.locks.unlock_owner(ino, owner);
+                reply.done(success(answer));
+            });
+        };
+        mount.before_close(ino, closed);
     })
 }
 
@@ -155,7 +171,7 @@ fn unlock_handle<R: Reply>(
 ) {
     let m = Arc::clone(mount);
     mount.namespace.locks.handle_leaves(ino, id);
-    mount.ask(Interrupt::Never, &Query::UnlockHandle { ino, handle: id.0 }, move |answer| {
+    mount.ask(Interrupt::Never, &Query::UnlockHandle { ino, handle: id.0 }, move |answer, _| {
         m.namespace.locks.unlock_handle(ino, id);
         reply.done(success(answer));
         m.locks_released(ino);

@@ -2,7 +2,7 @@
 
 use super::{Context, Reply};
 use crate::base::{Errno, Ino, Name};
-use crate::client::mount::Mount;
+use crate::client::mount::{Kept, Mount};
 use crate::wire::{Done, Expect, Mutation};
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub fn rename<R: Reply>(
     cx.mutate(&mutation, reply_removed)
 }
 
-fn reply_removed<R: Reply>(mount: &Arc<Mount>, reply: R, outcome: Result<Done, Errno>) {
+fn reply_removed<R: Reply>(mount: &Arc<Mount>, reply: R, outcome: Result<Done, Errno>, _: Kept) {
     // Before the reply: the kernel's FORGET may follow at once, and must find that the inode is held.
     let drop = match outcome {
         Ok(Done { orphan: Some(ino), .. }) => mount.namespace.inodes.orphaned(ino),

@@ -21,13 +21,13 @@ pub fn set<R: Reply>(
         flags: args.flags,
         kill_sgid: args.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0,
     };
-    cx.mutate(&mutation, |_, reply: R, outcome| reply.done(outcome.map(|_| ()).map_err(stale)))
+    cx.mutate(&mutation, |_, reply: R, outcome, _| reply.done(outcome.map(|_| ()).map_err(stale)))
 }
 
 /// REMOVEXATTR.
 pub fn remove<R: Reply>(cx: Context, name: XattrName<'_>) -> impl FnOnce(R) + use<R> {
     let mutation = Mutation::RemoveXattr { ino: cx.ino, name: name.bytes() };
-    cx.mutate(&mutation, |_, reply: R, outcome| reply.done(outcome.map(|_| ()).map_err(stale)))
+    cx.mutate(&mutation, |_, reply: R, outcome, _| reply.done(outcome.map(|_| ()).map_err(stale)))
 }
 
 /// GETXATTR; with `size` 0 only the size is wanted.
@@ -35,14 +35,14 @@ pub fn get<R: Reply>(cx: Context, size: u32, name: XattrName<'_>) -> impl FnOnce
     let (ino, name) = (cx.ino, ShortName::new(name.bytes()));
     move |reply: R| {
         let query = Query::GetXattr { ino, name: name.bytes() };
-        cx.ask(&query, reply, move |_, reply, answer| reply_bytes(reply, size, answer));
+        cx.ask(&query, reply, move |_, reply, answer, _| reply_bytes(reply, size, answer));
     }
 }
 
 /// LISTXATTR; with `size` 0 only the size is wanted.
 pub fn list<R: Reply>(cx: Context, size: u32) -> impl FnOnce(R) + use<R> {
     let query = Query::ListXattr { ino: cx.ino };
-    move |reply: R| cx.ask(&query, reply, move |_, reply, answer| reply_bytes(reply, size, answer))
+    move |reply: R| cx.ask(&query, reply, move |_, reply, answer, _| reply_bytes(reply, size, answer))
 }
 
 fn reply_bytes<R: Reply>(reply: R, size: u32, answer: Result<Answer<'_>, Errno>) {

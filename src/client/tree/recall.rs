@@ -20,6 +20,19 @@ impl Tree {
         old.is_none_or(|old| keep < old)
     }
 
+    /// Whether names of it may be known to the kernel.
+    #[must_use]
+    pub fn has_names(&self, ino: Ino) -> bool {
+        self.nodes.get(ino).is_some_and(|node| node.names().is_some())
+    }
+
+    /// The inodes with a lease.
+    #[must_use]
+    pub fn leased(&self) -> Vec<Ino> {
+        let leased = |ino: &Ino| self.nodes.get(*ino).is_some_and(|node| node.has(flag::LEASED));
+        self.nodes.inos().into_iter().filter(leased).collect()
+    }
+
     /// Names in this directory that the kernel may have: for kernels that forget names one by one.
     #[must_use]
     pub fn recall_names(&self, ino: Ino) -> Vec<NameBuf> {

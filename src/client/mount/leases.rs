@@ -1,0 +1,204 @@
+//! How long leases are good, and what happens when they end all at once.
+//!
+//! ```text
+//!  good ──── no answer for a lease less its margin ────► late: nothing is answered from them
+//!   ▲                                                      │
+//!   ├──────────── the server still knows the session ──────┤
+//!   │                                                      ▼
+//!   └── a new session begins with none ◄──── lost: the server has forgotten the session
+//! ```
+//! A restart of the server keeps the session and ends the leases: what was not durable there is sent again, and each is
+//! earned anew.
+
+use super::failures::LOST;
+use super::{Mount, Stale, State};
+use crate::base::Time;
+use crate::client::link::{Held, LogOutcomes, Logged, Owner, boottime};
+use crate::wire::hello::Welcome;
+use crate::wire::{LockKind, LockRequest, Recall, Ticket};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Between two looks whether leases are still good.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Inodes that the kernel is told of at once.
+const STALE_MAX: usize = 4096;
+
+/// The thread that looks.
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Lease {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stop(&self) {
+        *self.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// False: the mount ends.
+    fn pause(&self) -> bool {
+        let waited = self.wake.wait_timeout_while(self.lock(), LOOK_EVERY, |stop| !*stop);
+        !*waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Mount {
+    /// How long leases are good from `now` on. `None`: nothing is answered from them.
+    pub(super) fn leases_left(&self, now: Duration, state: &State) -> Option<Duration> {
+        if !self.leased || state.degraded {
+            return None;
+        }
+        self.valid_until().checked_sub(now).filter(|left| !left.is_zero())
+    }
+
+    /// When leases end if the server is not heard again.
+    fn valid_until(&self) -> Duration {
+        self.link.answered_since() + Duration::from_millis(self.usable_ms.load(Ordering::Relaxed))
+    }
+
+    /// A server was connected to, whose leases last as it says.
+    pub(super) fn welcomed(&self, welcome: &Welcome) {
+        let lease = Duration::from_millis(welcome.lease_ms.into());
+        let usable = lease.saturating_sub(self.options.margin(lease));
+        self.usable_ms.store(u64::try_from(usable.as_millis()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The server's clock at `now`.
+    pub(super) fn server_time(&self, now: Duration) -> Time {
+        self.link.server_time(now)
+    }
+
+    /// Starts the thread that looks whether leases are still good. It ends with the mount.
+    pub(super) fn start_lease(self: &Arc<Self>) -> std::io::Result<()> {
+        let (mount, lease) = (Arc::downgrade(self), Arc::clone(&self.lease));
+        let work = move || {
+            let mut good = true;
+            while lease.pause() {
+                let Some(mount) = mount.upgrade() else { return };
+                let now_good = mount.valid_until() > boottime();
+                if good && !now_good {
+                    tracing::warn!(
+                        "the server is silent: nothing is answered from leases until it is heard again"
+                    );
+                    mount.forget_all_in_kernel();
+                }
+                good = now_good;
+            }
+        };
+        std::thread::Builder::new().name("ringfs-lease".to_owned()).spawn(work).map(drop)
+    }
+
+    /// Has the kernel forget all that it may have kept. What it keeps has an end of its own, but by a clock that
+    /// stands still while the machine sleeps.
+    fn forget_all_in_kernel(&self) {
+        let inodes = self.state().tree.leased();
+        self.forget_in_kernel(&Stale { names: true, inodes: Vec::new() });
+        for inodes in inodes.chunks(STALE_MAX) {
+            self.forget_in_kernel(&Stale { names: false, inodes: inodes.to_vec() });
+        }
+    }
+
+    /// All leases are gone, at the server too.
+    fn leases_gone(self: &Arc<Self>) {
+        let inodes = self.state().tree.drop_leases();
+        let mount = Arc::clone(self);
+        // The kernel may take its time, and this is a thread that receives.
+        let tell = move || {
+            mount.forget_in_kernel(&Stale { names: true, inodes: Vec::new() });
+            for inodes in inodes.chunks(STALE_MAX) {
+                mount.forget_in_kernel(&Stale { names: false, inodes: inodes.to_vec() });
+            }
+        };
+        if std::thread::Builder::new().name("ringfs-forget".to_owned()).spawn(tell).is_err() {
+            tracing::error!("no thread to tell the kernel what it must forget");
+        }
+    }
+}
+
+impl Owner for Mount {
+    fn held(&self) -> Held {
+        Held { holds: self.namespace.inodes.all_held(), locks: self.namespace.locks.asserted() }
+    }
+
+    fn lost(&self) {
+        let Some(mount) = self.myself.upgrade() else { return };
+        let locks = self.namespace.locks.all();
+        let open = self.namespace.inodes.lost();
+        if !locks.is_empty() || !open.is_empty() {
+            tracing::error!(
+                locks = locks.len(),
+                open = open.len(),
+                "the server has forgotten this mount: its locks are gone, and open files that have no name"
+            );
+        }
+        for (ino, lock) in locks {
+            self.namespace.locks.granted(ino, LockRequest { kind: LockKind::Unlock, ..lock });
+        }
+        let mut state = mount.state();
+        let mut answered = state.log.fence(false);
+        state.numbers.clear();
+        let waiters: Vec<_> = state.waiters.drain().collect();
+        mount.settle(&mut state);
+        drop(state);
+        let failed = std::mem::take(&mut answered.failed);
+        mount.fail_late(&failed);
+        mount.leases_gone();
+        for (_, waiter) in waiters {
+            (waiter.done)(&mount, Err(LOST));
+        }
+        answered.due.run();
+        for ino in open {
+            // The first attempt fails with the old session, which clears the way for the second.
+            mount.hold_again(ino, 3);
+        }
+    }
+
+    fn recalled(&self, recalls: &[Recall]) {
+        self.recalls.add(recalls);
+    }
+
+    fn durable(&self, commit: u64) {
+        let Some(mount) = self.myself.upgrade() else { return };
+        let mut state = mount.state();
+        let due = state.log.durable(commit);
+        mount.settle(&mut state);
+        drop(state);
+        if !due.is_empty() {
+            due.run();
+            mount.pump();
+        }
+    }
+
+    fn answered(&self, first: Ticket, outcomes: &LogOutcomes<'_>) {
+        let Some(mount) = self.myself.upgrade() else { return };
+        mount.answered_by(first, outcomes.commit(), &mut outcomes.failures(), outcomes.waited());
+    }
+
+    fn replay(&self, restarted: bool) -> Vec<Logged> {
+        let Some(mount) = self.myself.upgrade() else { return Vec::new() };
+        mount.welcomed(&mount.link.welcome());
+        if restarted {
+            mount.leases_gone();
+            // The server has to hold what only the leases kept alive.
+            for ino in mount.namespace.inodes.open_by_lease() {
+                mount.namespace.inodes.opened_leased(ino);
+                mount.hold_again(ino, 3);
+            }
+        }
+        let mut state = mount.state();
+        if restarted {
+            state.commit = 0;
+        }
+        let batches = state.log.replay(restarted, boottime());
+        drop(state);
+        batches.into_iter().map(super::sender::logged).collect()
+    }
+}
