@@ -7,6 +7,7 @@ use super::own_server::OwnServer;
 use super::print;
 use super::server_address;
 use crate::base::Errno;
+use crate::client::late::{LateOptions, default_folder};
 use crate::client::link::{LinkOptions, Target};
 use crate::client::mount::{Mount, Options as ClientOptions};
 use crate::client::ops;
@@ -14,7 +15,7 @@ use crate::client::serve::{self, Serve};
 use crate::kernel::null::{Null, NullOptions};
 use crate::kernel::transport::Handler;
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,15 +72,16 @@ impl Front {
         let client = options::of_client(&args.client);
         let mut options = LinkOptions::new(&point.display().to_string()).map_err(Failure::new)?;
         options.leases = !client.sync;
+        let late = LateOptions { rescue: rescue_folder(point), ..LateOptions::default() };
         if server_address::is_address(&args.source) {
             let target = server_address::parse(&args.source)?;
             options.secret = server_address::optional_secret(args.times.secret_file.as_deref())?;
-            return Self::connected(target.to_string(), target, (options, client), None);
+            return Self::connected(target.to_string(), target, (options, client, late), None);
         }
         let folder = server_address::settled(Path::new(&args.source))?;
         let server = OwnServer::open(&folder, &args.times)?;
         let target = server.local(&options)?;
-        Self::connected(folder.display().to_string(), target, (options, client), Some(server))
+        Self::connected(folder.display().to_string(), target, (options, client, late), Some(server))
     }
 
     fn null(bare: bool) -> Self {
@@ -99,10 +101,10 @@ impl Front {
     fn connected(
         source: String,
         target: Target,
-        (link, client): (LinkOptions, ClientOptions),
+        (link, client, late): (LinkOptions, ClientOptions, LateOptions),
         server: Option<OwnServer>,
     ) -> Result<Self, Failure> {
-        let (mount, welcome) = Mount::open(target, link, client).map_err(Failure::new)?;
+        let (mount, welcome) = Mount::open(target, link, client, late).map_err(Failure::new)?;
         Ok(Self {
             source,
             read_only: welcome.read_only,
@@ -182,4 +184,11 @@ impl Front {
         }
         Failure::new(reason)
     }
+}
+
+/// Where data goes that the server did not take.
+fn rescue_folder(point: &Path) -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from);
+    let (state, home) = (folder("XDG_STATE_HOME"), folder("HOME"));
+    default_folder(point, nix::unistd::geteuid().is_root(), state.as_deref(), home.as_deref())
 }

@@ -55,9 +55,10 @@ mod touched;
 
 mod watch;
 
+use super::late::{Cursor, Late, LateOptions};
 use super::link::{Link, LinkFault, LinkOptions, Target, boottime};
 use super::namespace::Namespace;
-use crate::base::Errno;
+use crate::base::{Errno, HandleId};
 use crate::wire::hello::Welcome;
 use ask::Ask;
 use grace::Grace;
@@ -102,6 +103,11 @@ pub struct Mount {
     myself: Weak<Self>,
     options: Options,
     state: Mutex<State>,
+    late: Late,
+    /// Anything failed late so far.
+    failed_late: AtomicBool,
+    /// What descriptors have seen of that; those that are not in here saw nothing.
+    cursors: Mutex<FxHashMap<HandleId, Cursor>>,
     link: Arc<Link>,
     /// [`crate::client::oplog::Log::settled_below`], for the link.
     settled: Arc<AtomicU64>,
@@ -137,6 +143,7 @@ impl Mount {
         target: Target,
         link: LinkOptions,
         options: Options,
+        late: LateOptions,
     ) -> Result<(Arc<Self>, Welcome), LinkFault> {
         let settled = Arc::new(AtomicU64::new(1));
         let link = LinkOptions { settled: Arc::clone(&settled), ..link };
@@ -148,6 +155,9 @@ impl Mount {
             namespace: Namespace::default(),
             options,
             state: Mutex::new(State::new(&options, &welcome)),
+            late: Late::new(late),
+            failed_late: AtomicBool::new(false),
+            cursors: Mutex::default(),
             link,
             settled,
             sender: Arc::default(),
@@ -225,6 +235,7 @@ impl Mount {
             let _ = told.send(result);
         });
         let result = hears.recv_timeout(grace).unwrap_or(Err(Errno::ETIMEDOUT));
+        self.late.finish();
         self.tell_what_is_left();
         self.recalls.stop();
         self.lease.stop();

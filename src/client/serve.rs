@@ -216,7 +216,7 @@ fn dispatch(cx: Context, call: Call<'_>) -> Verdict {
         Request::Releasedir(args) => maybe!(open::releasedir(cx, &args)),
         Request::Read(args) => later!(data::read(cx, &args)),
         Request::Write { args, data } => later!(data::write(cx, &args, data)),
-        Request::Fsync(_) | Request::Fsyncdir(_) => later!(data::fsync(cx)),
+        Request::Fsync(args) | Request::Fsyncdir(args) => later!(data::fsync(cx, &args)),
         Request::Syncfs => later!(data::syncfs(cx)),
         Request::Lseek(args) => maybe!(data::lseek(cx, &args).map(Some)),
         Request::Fallocate(args) => later!(data::fallocate(cx, &args)),

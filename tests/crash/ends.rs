@@ -72,9 +72,12 @@ fn a_process_that_waits_for_an_absent_server_can_be_killed() {
     let stage = Stage::new(&TIMES);
     let a = stage.mount("a");
     fs::write(a.join("f"), b"x").unwrap();
+    ringfs(&["flush", a.to_str().unwrap()]).ok();
     stage.kill_server();
     let status = || ringfs(&["status", "--json", a.to_str().unwrap()]).ok().json();
     eventually("the mount notices", || status()["link"]["connected"] == false);
+    // Until then changes are completed without the server.
+    eventually("its leases are over", || status()["client"]["leases"]["good"] == false);
     let spawn = |program: &str, file: &str| {
         let mut command = Command::new(program);
         command.arg(a.join(file)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

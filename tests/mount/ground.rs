@@ -1,6 +1,7 @@
 //! A server on a store in a folder of its own, and mounts of it.
 
 use ringfs::base::Time;
+use ringfs::client::late::LateOptions;
 use ringfs::client::link::{LinkOptions, LocalNotices, Target};
 use ringfs::client::mount::{Mount, Options as ClientOptions};
 use ringfs::client::serve::Serve;
@@ -91,7 +92,7 @@ impl World {
                 Target::Local { peer: Arc::new(peer), welcome, notices }
             }
         };
-        Mount::open(target, options, own).unwrap().0
+        Mount::open(target, options, own, LateOptions::default()).unwrap().0
     }
 
     /// Mounts. `None` where the transport cannot be had, which it says.

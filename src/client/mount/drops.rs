@@ -45,7 +45,7 @@ impl Mount {
     /// What took an inode's last name says that it is to be held, and must come first.
     fn next_drops(&self) -> Option<Vec<Ino>> {
         let state = self.state();
-        self.namespace.inodes.next_drops(DROPS_MAX, |ino| !state.unlinked.contains_key(&ino))
+        self.namespace.inodes.next_drops(DROPS_MAX, |ino| state.hold_is_applied(ino))
     }
 
     fn dropped(self: &Arc<Self>, inos: &[Ino]) {

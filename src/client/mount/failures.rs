@@ -3,14 +3,15 @@
 //! What was shown for them is taken back: the tree forgets what they touched, the kernel too, and what was made and does not
 //! exist gives errors to those who use it.
 
+use super::state::State;
 use super::{Mount, Stale};
-use crate::base::{Errno, Ino, Name};
+use crate::base::{Errno, HandleId, Ino, Name};
+use crate::client::late::{Cursor, Failure, Late};
 use crate::client::oplog::Failed;
 use crate::wire::{Expect, Mutation};
-use std::sync::Arc;
-
-/// Late failures after which nothing is completed here any more: something is wrong that nobody sees in time.
-const DEGRADE_AFTER: u64 = 32;
+use rustc_hash::FxHashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 impl Mount {
     /// Takes note of failures; those whose callers hear of them themselves are left out.
@@ -19,31 +20,70 @@ impl Mount {
         if late.is_empty() {
             return;
         }
-        let mut state = self.state();
+        let now = super::boottime();
+        let seconds = u64::try_from(self.server_time(now).secs).unwrap_or(0);
         let mut stale = Stale::default();
-        for failed in &late {
-            let Some((origin, mutation)) = failed.mutation() else { continue };
-            tracing::error!(
-                ticket = failed.ticket.0,
-                errno = %failed.errno,
-                uid = origin.caller.uid,
-                ?mutation,
-                "a change failed after it had been answered"
-            );
+        for failed in late {
+            let Some((_, mutation)) = failed.mutation() else { continue };
             let touches = Touches::of(&mutation);
+            let mut state = self.state();
+            let concerned = touches.concerned(&state);
             stale.inodes.extend(state.tree.roll_back(&touches.names, &touches.inos, touches.made));
             stale.names |= !touches.names.is_empty();
+            state.counts.failed_late += 1;
+            drop(state);
             if let Some(ino) = touches.unlinked {
                 self.namespace.inodes.not_held(ino, false);
             }
+            let failure = Failure { mutation: &mutation, errno: failed.errno, path: None, seconds, now };
+            self.late.failed(&failure, concerned);
         }
-        state.counts.failed_late += late.len() as u64;
-        if state.counts.failed_late >= DEGRADE_AFTER && !state.degraded {
-            state.degraded = true;
-            tracing::error!("too many changes failed late: from now on each waits for the server");
+        if self.late.degraded() {
+            self.state().degraded = true;
         }
-        drop(state);
+        self.failed_late.store(true, Ordering::Release);
         self.forget_later(stale);
+    }
+
+    /// Late failures: for the operator, and for descriptors.
+    #[must_use]
+    pub fn late(&self) -> &Late {
+        &self.late
+    }
+
+    /// The operator has read the list: changes are completed here again.
+    pub fn clear_errors(&self) {
+        self.late.clear();
+        self.state().degraded = false;
+    }
+
+    /// A descriptor was opened. Without any failure so far there is nothing to remember: it sees all that come.
+    pub fn opened(&self, handle: HandleId, ino: Ino) {
+        if self.failed_late.load(Ordering::Acquire) {
+            self.cursors().insert(handle, self.late.open(ino));
+        }
+    }
+
+    /// It was closed.
+    pub fn released(&self, handle: HandleId) {
+        if self.failed_late.load(Ordering::Acquire) {
+            self.cursors().remove(&handle);
+        }
+    }
+
+    /// What a descriptor has to learn: each error of its inode once.
+    ///
+    /// # Errors
+    /// Something that was answered as done was not.
+    pub fn errors_of(&self, ino: Ino, handle: HandleId) -> Result<(), Errno> {
+        if !self.failed_late.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.late.check(ino, self.cursors().entry(handle).or_default())
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, FxHashMap<HandleId, Cursor>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the kernel forget, on a thread that may wait for it.
@@ -69,6 +109,20 @@ struct Touches<'m> {
 }
 
 impl<'m> Touches<'m> {
+    /// The inodes, their directories, and all above as far as they are known.
+    fn concerned(&self, state: &State) -> Vec<Ino> {
+        let parents = self.names.iter().map(|(parent, _)| *parent);
+        let own = self.made.into_iter().chain(self.inos.iter().copied()).chain(parents);
+        let mut all: Vec<Ino> = own.flat_map(|ino| state.tree.ancestors(ino)).collect();
+        all.push(Ino::ROOT);
+        all.sort_unstable();
+        all.dedup();
+        // The root comes last.
+        all.retain(|ino| *ino != Ino::ROOT);
+        all.push(Ino::ROOT);
+        all
+    }
+
     fn of(mutation: &Mutation<'m>) -> Self {
         let mut touches = Self { names: Vec::new(), inos: Vec::new(), made: None, unlinked: None };
         match *mutation {

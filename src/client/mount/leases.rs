@@ -125,7 +125,12 @@ impl Mount {
 
 impl Owner for Mount {
     fn held(&self) -> Held {
-        Held { holds: self.namespace.inodes.all_held(), locks: self.namespace.locks.asserted() }
+        let mut holds = self.namespace.inodes.all_held();
+        // What takes the last name of these is sent again, and has them held; before that they may not be there at all.
+        let state = self.state();
+        holds.retain(|ino| !state.unlinked.contains_key(ino));
+        drop(state);
+        Held { holds, locks: self.namespace.locks.asserted() }
     }
 
     fn lost(&self) {
@@ -145,6 +150,7 @@ impl Owner for Mount {
         let mut state = mount.state();
         let mut answered = state.log.fence(false);
         state.numbers.clear();
+        state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();
         mount.settle(&mut state);
         drop(state);

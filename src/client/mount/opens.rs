@@ -1,8 +1,10 @@
 //! What is open under leases, what a close or a sync waits for, and what the kernel has forgotten.
 
 use super::{CloseWait, Mount};
-use crate::base::{Errno, Ino};
+use crate::base::{Errno, HandleId, Ino};
+use crate::wire::Ticket;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Mount {
     /// Counts one more open of `ino`, if a lease keeps it alive: nobody can take its last name without recalling that, and its
@@ -20,38 +22,54 @@ impl Mount {
         })
     }
 
-    /// The kernel has forgotten an inode that nobody has open.
+    /// The kernel has forgotten an inode that nobody has open. What took its last name need not have it held, if that is
+    /// not sent yet.
     pub fn forgotten(&self, ino: Ino) {
-        self.state().tree.forgotten(ino);
+        let mut state = self.state();
+        state.tree.forgotten(ino);
+        if state.unlinked.contains_key(&ino) && state.log.clear_hold(ino) {
+            state.unlinked.remove(&ino);
+            self.namespace.inodes.not_held(ino, true);
+        }
     }
 
     /// Whether close(2) waits for anything.
     #[must_use]
     pub fn close_waits(&self) -> bool {
-        self.options.close != CloseWait::Nothing
+        self.options.close != CloseWait::Nothing || self.failed_late.load(Ordering::Acquire)
     }
 
-    /// Waits for what close(2) of `ino` has to wait for.
-    pub fn before_close(self: &Arc<Self>, ino: Ino, then: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    /// Waits for what close(2) has to wait for, and tells errors that are known by then.
+    pub fn before_close(
+        self: &Arc<Self>,
+        ino: Ino,
+        handle: HandleId,
+        then: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
         match self.options.close {
-            CloseWait::Nothing => then(Ok(())),
+            CloseWait::Nothing => then(self.errors_of(ino, handle)),
             CloseWait::Applied => {
-                let last = self.state().tree.last_ticket(ino);
-                match last {
-                    Some(last) => self.after_applied_to(last, Box::new(then)),
-                    None => then(Ok(())),
-                }
+                let last = self.state().tree.last_ticket(ino).unwrap_or(Ticket(0));
+                let mount = Arc::clone(self);
+                let applied = move |result: Result<(), Errno>| {
+                    then(mount.errors_of(ino, handle).and(result));
+                };
+                self.after_applied_to(last, Box::new(applied));
             }
-            CloseWait::Durable => self.sync(Some(ino), then),
+            CloseWait::Durable => self.sync(Some((ino, handle)), then),
         }
     }
 
-    /// Makes all that was answered before durable, and tells errors of late failures that concern `ino`, or the mount.
-    pub fn sync(self: &Arc<Self>, ino: Option<Ino>, then: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+    /// Makes all that was answered before durable, and tells errors of late failures that concern a descriptor.
+    pub fn sync(
+        self: &Arc<Self>,
+        of: Option<(Ino, HandleId)>,
+        then: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
         let mount = Arc::clone(self);
         self.make_durable(Box::new(move |result| {
-            let poisoned = ino.and_then(|ino| mount.state().tree.poisoned(ino));
-            then(poisoned.map_or(result, Err));
+            let errors = of.map_or(Ok(()), |(ino, handle)| mount.errors_of(ino, handle));
+            then(errors.and(result));
         }));
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct State {
     pub(super) commit: u64,
     /// Who waits for the outcome of a mutation.
     pub(super) waiters: FxHashMap<Ticket, Waiter>,
-    /// Inodes whose last name was taken here, and the mutation that took it, while that is not applied.
+    /// Inodes whose last name was taken here, and the mutation that took it, while that is not durable.
     pub(super) unlinked: FxHashMap<Ino, Ticket>,
     /// The same in the order of the tickets.
     unlinked_by: VecDeque<(Ticket, Ino)>,
@@ -66,16 +66,27 @@ impl State {
 
     /// More is applied: forgets what is kept for what is not.
     pub(super) fn applied(&mut self) {
-        let applied = self.log.applied_through();
-        self.tree.applied(applied);
+        self.tree.applied(self.log.applied_through());
+        let durable = self.log.durable_through();
         while let Some(&(ticket, ino)) = self.unlinked_by.front()
-            && ticket <= applied
+            && ticket <= durable
         {
             self.unlinked_by.pop_front();
             if self.unlinked.get(&ino) == Some(&ticket) {
                 self.unlinked.remove(&ino);
             }
         }
+    }
+
+    /// What was held by mutations of the session is not any more.
+    pub(super) fn session_lost(&mut self) {
+        self.unlinked.clear();
+        self.unlinked_by.clear();
+    }
+
+    /// Whether the server knows by now that this inode is to be held, if it is to be.
+    pub(super) fn hold_is_applied(&self, ino: Ino) -> bool {
+        self.unlinked.get(&ino).is_none_or(|ticket| *ticket <= self.log.applied_through())
     }
 
     /// The log has taken a local mutation: when the thread for batches has to be told to look, if it has to be told.

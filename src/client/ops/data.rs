@@ -1,10 +1,10 @@
 //! File data: READ, WRITE, FSYNC, FSYNCDIR, SYNCFS, LSEEK, FALLOCATE, COPY_FILE_RANGE.
 
 use super::{Context, Reply, stale, unexpected};
-use crate::base::{Errno, Ino, limits};
+use crate::base::{Errno, HandleId, Ino, limits};
 use crate::kernel::abi::flags::{WRITE_CACHE, WRITE_KILL_SUIDGID};
 use crate::kernel::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, ReadIn, WriteIn,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, FsyncIn, LseekIn, LseekOut, ReadIn, WriteIn,
 };
 use crate::kernel::decode;
 use crate::wire::{Answer, Mutation, Query, SeekTo, WriteFlags};
@@ -36,6 +36,7 @@ pub fn write<R: Reply>(cx: Context, args: &WriteIn, data: &[u8]) -> impl FnOnce(
         kill_suidgid: args.write_flags & WRITE_KILL_SUIDGID != 0,
     };
     let sync = !cached && args.flags & libc::O_DSYNC.cast_unsigned() != 0;
+    let handle = HandleId(args.fh);
     let mutation = Mutation::Write { ino, offset: args.offset, flags, data };
     cx.mutate(&mutation, move |mount, reply: R, outcome, _| {
         let written = outcome.map_err(stale).map(|done| {
@@ -45,7 +46,7 @@ pub fn write<R: Reply>(cx: Context, args: &WriteIn, data: &[u8]) -> impl FnOnce(
         match (written, sync) {
             // The kernel does not follow a direct write by an FSYNC.
             (Ok(written), true) => {
-                mount.sync(Some(ino), move |result| reply.result(result.map(|()| written)));
+                mount.sync(Some((ino, handle)), move |result| reply.result(result.map(|()| written)));
             }
             (written, _) => reply.result(written),
         }
@@ -53,9 +54,9 @@ pub fn write<R: Reply>(cx: Context, args: &WriteIn, data: &[u8]) -> impl FnOnce(
 }
 
 /// FSYNC and FSYNCDIR: what was answered before is durable when this is answered.
-pub fn fsync<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
-    let ino = Some(cx.ino);
-    sync(cx, ino)
+pub fn fsync<R: Reply>(cx: Context, args: &FsyncIn) -> impl FnOnce(R) + use<R> {
+    let of = Some((cx.ino, HandleId(args.fh)));
+    sync(cx, of)
 }
 
 /// SYNCFS.
@@ -63,8 +64,8 @@ pub fn syncfs<R: Reply>(cx: Context) -> impl FnOnce(R) + use<R> {
     sync(cx, None)
 }
 
-fn sync<R: Reply>(cx: Context, ino: Option<Ino>) -> impl FnOnce(R) + use<R> {
-    move |reply: R| cx.mount.sync(ino, move |result| reply.done(result))
+fn sync<R: Reply>(cx: Context, of: Option<(Ino, HandleId)>) -> impl FnOnce(R) + use<R> {
+    move |reply: R| cx.mount.sync(of, move |result| reply.done(result))
 }
 
 /// LSEEK: `SEEK_DATA` and `SEEK_HOLE`; the kernel answers the others itself.

@@ -111,6 +111,7 @@ fn reply_created<R: Reply>(
         mount.namespace.inodes.created(attr.ino, orphan, false);
     }
     let handle = mount.namespace.handles.open(attr.ino, flags);
+    mount.opened(handle, attr.ino);
     let open = decode::reply::open(handle, mount.open_mode());
     let kept = kept.of(attr);
     reply.record(&decode::reply::create(decode::reply::entry(attr, kept.name, kept.attributes), open));
@@ -120,6 +121,7 @@ fn reply_created<R: Reply>(
 fn reply_found<R: Reply>(mount: &Arc<Mount>, reply: R, attr: &Attr, flags: u32) {
     let entry = entry(mount, attr, Kept::default());
     let handle = mount.namespace.handles.open(attr.ino, flags);
+    mount.opened(handle, attr.ino);
     let open = decode::reply::open(handle, mount.open_mode());
     reply.record(&decode::reply::create(entry, open));
 }

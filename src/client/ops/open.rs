@@ -23,6 +23,7 @@ pub fn open<R: Reply>(cx: Context, args: &OpenIn) -> impl FnOnce(R) + use<R> {
                 move |mount, result| match result {
                     Ok(_) => {
                         let handle = mount.namespace.handles.open(ino, args.flags);
+                        mount.opened(handle, ino);
                         reply.record(&decode::reply::open(handle, mount.open_mode()));
                     }
                     Err(errno) => reply.errno(errno),
@@ -123,10 +124,10 @@ pub(super) fn truncate_if_asked(
 ///
 /// `None`: there is nothing to unlock or to wait for, the answer is yes.
 pub fn flush<R: Reply>(cx: Context, args: &FlushIn) -> Option<impl FnOnce(R) + use<R>> {
-    let (ino, owner) = (cx.ino, args.lock_owner);
+    let (ino, owner, handle) = (cx.ino, args.lock_owner, HandleId(args.fh));
     let mount = cx.mount;
     if !mount.namespace.locks.is_empty() {
-        mount.namespace.handles.mark_closing(HandleId(args.fh));
+        mount.namespace.handles.mark_closing(handle);
     }
     let unlock = mount.namespace.locks.owner_has_any(ino, owner);
     (unlock || mount.close_waits()).then_some(move |reply: R| {
@@ -142,7 +143,7 @@ pub fn flush<R: Reply>(cx: Context, args: &FlushIn) -> Option<impl FnOnce(R) + u
                 reply.done(success(answer));
             });
         };
-        mount.before_close(ino, closed);
+        mount.before_close(ino, handle, closed);
     })
 }
 
@@ -155,6 +156,7 @@ pub fn release<R: Reply>(cx: Context, args: &ReleaseIn) -> Result<Option<impl Fn
     let Context { mount, ino, .. } = cx;
     let id = HandleId(args.fh);
     let handle = mount.namespace.handles.close(id).ok_or(Errno::EBADF)?;
+    mount.released(id);
     if !handle.locked {
         closed(&mount, ino);
         return Ok(None);
@@ -189,6 +191,7 @@ fn closed(mount: &Arc<Mount>, ino: Ino) {
 #[must_use]
 pub fn opendir(cx: &Context, args: &OpenIn) -> OpenOut {
     let handle = cx.mount.namespace.handles.open(cx.ino, args.flags);
+    cx.mount.opened(handle, cx.ino);
     decode::reply::open(handle, 0)
 }
 
@@ -200,5 +203,6 @@ pub fn releasedir<R: Reply>(cx: Context, args: &ReleaseIn) -> Result<Option<impl
     let Context { mount, ino, .. } = cx;
     let id = HandleId(args.fh);
     let handle = mount.namespace.handles.close(id).ok_or(Errno::EBADF)?;
+    mount.released(id);
     Ok(handle.locked.then_some(move |reply: R| unlock_handle(&mount, ino, id, reply, |_, _| ())))
 }

@@ -3,6 +3,7 @@
 
 use super::{Context, Reply, attributes, data, directory, lock, lookup, make, open, remove, xattr};
 use crate::base::{Attr, Caller, Errno, HandleId, Ino, Kind, Name, Time};
+use crate::client::late::LateOptions;
 use crate::client::link::{LinkOptions, Target};
 use crate::client::mount::{Mount, Options};
 use crate::client::namespace::InodeCounts;
@@ -124,7 +125,13 @@ impl Bench {
         let server = Arc::new(Script::default());
         let peer: Arc<dyn Peer> = Arc::<Script>::clone(&server);
         let target = Target::Local { peer, welcome: Welcome::default(), notices: Arc::default() };
-        let (mount, _) = Mount::open(target, LinkOptions::new("/test").unwrap(), Options::default()).unwrap();
+        let (mount, _) = Mount::open(
+            target,
+            LinkOptions::new("/test").unwrap(),
+            Options::default(),
+            LateOptions::default(),
+        )
+        .unwrap();
         Self { mount, server }
     }
 
