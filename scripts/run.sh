@@ -17,8 +17,10 @@ command -v fusermount3 >/dev/null || missing="$missing fuse3"
 if [ -n "$missing" ]; then
     if [ $root = yes ] && command -v apt-get >/dev/null; then
         say "installing$missing"
-        apt-get update -q
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+        export DEBIAN_FRONTEND=noninteractive
+        . scripts/retry.sh
+        retry apt-get update -q
+        retry apt-get install -y -q --no-install-recommends $missing
     else
         echo "make run: missing:$missing; install them, or run as root on Debian" >&2
         exit 1

@@ -13,7 +13,7 @@ config=$here/fsx.toml
 one() {
     local name=$1 file=$2 seed=$3 status=0
     shift 3
-    env "$@" timeout "$seconds" "$program" -v -f "$config" -S "$seed" -P "$work" "$file" >"$work/$name.log" 2>&1 || status=$?
+    env "$@" timeout -k 30 "$seconds" "$program" -v -f "$config" -S "$seed" -P "$work" "$file" >"$work/$name.log" 2>&1 || status=$?
     echo $status >"$work/$name.status"
 }
 report() {

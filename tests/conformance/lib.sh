@@ -4,6 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+source "$root/scripts/retry.sh"
 target=${CARGO_TARGET_DIR:-$root/target}
 what=$(basename "$0" .sh)
 passed=0
@@ -34,7 +35,7 @@ EXERCISE=${EXERCISE:-$target/debug/examples/exercise}
 # tool NAME VERSION: the path of a program from the crate registry, installed beside the build once.
 tool() {
     local path=$target/tools/bin/$1
-    [ -x "$path" ] || cargo install --quiet --locked --root "$target/tools" --target-dir "$target/tools/build" --version "$2" "$1" >&2
+    [ -x "$path" ] || retry cargo install --quiet --locked --root "$target/tools" --target-dir "$target/tools/build" --version "$2" "$1" >&2
     echo "$path"
 }
 

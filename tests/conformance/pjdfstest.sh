@@ -39,8 +39,8 @@ judge() {
     # On ringfs the C library does not know how many links a file may have: tell it.
     local preload=()
     [ "$name" = ext4 ] || preload=(env LD_PRELOAD="$work/link_max.so" LINK_MAX="$links_max")
-    timeout 900 "${preload[@]}" "$program" -c "$work/plain.toml" -p "$dir/p" -s "$work/second" >"$log" 2>&1 || true
-    timeout 300 "$program" -c "$work/remount.toml" -p "$dir/p" -s "$work/second" erofs >"$log.2" 2>&1 || true
+    timeout -k 30 900 "${preload[@]}" "$program" -c "$work/plain.toml" -p "$dir/p" -s "$work/second" >"$log" 2>&1 || true
+    timeout -k 30 300 "$program" -c "$work/remount.toml" -p "$dir/p" -s "$work/second" erofs >"$log.2" 2>&1 || true
     # The first pass skips what the second runs.
     awk 'NF == 2 && $2 ~ /^(ok|FAILED|skipped)$/ && $1 !~ /erofs/' "$log" >"$work/$name.lines"
     awk 'NF == 2 && $2 ~ /^(ok|FAILED|skipped)$/' "$log.2" >>"$work/$name.lines"

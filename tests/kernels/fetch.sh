@@ -6,6 +6,7 @@
 set -euo pipefail
 
 dest=${1:?usage: fetch.sh DEST}
+source "$(dirname "$0")/../../scripts/retry.sh"
 mkdir -p "$dest"
 dest=$(cd "$dest" && pwd)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -17,7 +18,7 @@ apt_private() {
     local suite=$1 root=$2
     shift 2
     "$@" -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State::Lists="$root/lists" -o APT::Sandbox::User=root -o Acquire::Retries=3
+        -o Dir::State::Lists="$root/lists" -o APT::Sandbox::User=root -o Acquire::Retries=5 -o APT::Update::Error-Mode=any
 }
 
 # fetch_series SERIES PACKAGE_PATTERN SUITE URI...
@@ -32,11 +33,12 @@ fetch_series() {
     rm -rf "$root" "$out"
     mkdir -p "$root/lists/partial" "$root/unpacked" "$out/modules"
     echo "deb [signed-by=$keyring arch=amd64] $uri $suite main" >"$root/sources.list"
-    apt_private "$suite" "$root" apt-get -qq update
+    retry apt_private "$suite" "$root" apt-get -qq update
     local package
     package=$(apt_private "$suite" "$root" apt-cache search --names-only "$pattern" | cut -d' ' -f1 | sort -V | tail -1)
     [ -n "$package" ] || { echo "fetch.sh: no package matches $pattern in $suite" >&2; exit 1; }
-    (cd "$root" && apt_private "$suite" "$root" apt-get -qq download "$package")
+    download() { (cd "$root" && rm -f ./*.deb && apt_private "$suite" "$root" apt-get -qq download "$package"); }
+    retry download
     dpkg -x "$root"/*.deb "$root/unpacked"
     local version
     version=$(basename "$root"/unpacked/boot/vmlinuz-* | sed 's/^vmlinuz-//')

@@ -21,8 +21,10 @@ busybox=$(command -v busybox || true)
 { [ -n "$busybox" ] && ! ldd "$busybox" >/dev/null 2>&1; } || missing+=(busybox-static)
 if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || { echo "kernels: missing ${missing[*]}; install them, or run as root" >&2; exit 1; }
-    apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+    source scripts/retry.sh
+    retry apt-get -qq -o DPkg::Lock::Timeout=300 update
+    export DEBIAN_FRONTEND=noninteractive
+    retry apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
     busybox=$(command -v busybox)
 fi
 
