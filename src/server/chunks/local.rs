@@ -9,7 +9,7 @@
 //! by side. After a stop that was not orderly the last segment may end in a torn record: nothing is appended to it
 //! any more, and readers of records skip what is not valid.
 
-use super::{ChunkFault, ChunkStore, ChunkTag, Record, SEGMENT_BYTES, Segment, record};
+use super::{ChunkFault, ChunkStore, ChunkTag, Record, SEGMENT_BYTES, Segment, Why, record};
 use crate::base::place::{CHECKSUM_BLOCK_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, record_bytes};
 use crate::base::{ChunkId, ChunkPlace, Errno, SegmentId};
 use files::{FileCache, SEGMENT_HEAD_BYTES, disk_fault, list_segments, path_of};
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 mod files;
 
 /// Asked before bytes are written: is there room for so many? `ENOSPC` refuses.
-pub type RoomCheck = Arc<dyn Fn(u64) -> Result<(), Errno> + Send + Sync>;
+pub type RoomCheck = Arc<dyn Fn(u64, Why) -> Result<(), Errno> + Send + Sync>;
 
 /// How to open the folder.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct LocalOptions {
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        Self { room: Arc::new(|_| Ok(())), segment_bytes: SEGMENT_BYTES }
+        Self { room: Arc::new(|_, _| Ok(())), segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -138,7 +138,9 @@ impl LocalChunks {
         let path = path_of(&self.folder, segment);
         let file = File::options().read(true).write(true).open(&path).map_err(disk_fault("open", &path))?;
         let len = file.metadata().map_err(disk_fault("look at", &path))?.len();
-        let fits = len == u64::from(tail) && tail >= SEGMENT_HEAD_BYTES && tail <= self.segment_bytes;
+        let fits = len == u64::from(tail)
+            && tail >= SEGMENT_HEAD_BYTES
+            && tail <= self.segment_bytes.max(SEGMENT_BYTES);
         Ok(fits.then(|| Open { segment, file: Arc::new(file), tail }))
     }
 
@@ -184,6 +186,23 @@ impl LocalChunks {
         }
     }
 
+    fn append_for(&self, tag: ChunkTag, bytes: &[u8], why: Why) -> Result<ChunkPlace, ChunkFault> {
+        let mut head = record::encode_head(tag, bytes)?;
+        self.check_latch()?;
+        let len = u32::try_from(bytes.len()).expect("checked by encode_head");
+        (self.room)(record_bytes(len), why).map_err(|_| ChunkFault::Full)?;
+        let (open, place) = self.reserve(len)?;
+        record::seal_head(&mut head, place.segment, place.position);
+        if let Err(source) = write_record(&open.file, place, &head, bytes) {
+            self.give_back(&open, place);
+            return Err(disk_fault("write", &path_of(&self.folder, place.segment))(source));
+        }
+        if self.mark_dirty(&open) > DIRTY_SEGMENTS_MAX {
+            self.sync()?;
+        }
+        Ok(place)
+    }
+
     fn mark_dirty(&self, open: &Open) -> usize {
         let mut dirty = lock(&self.dirty);
         dirty.files.entry(open.segment).or_insert_with(|| Arc::clone(&open.file));
@@ -217,20 +236,11 @@ fn write_record(file: &File, place: ChunkPlace, head: &[u8], bytes: &[u8]) -> io
 
 impl ChunkStore for LocalChunks {
     fn append(&self, tag: ChunkTag, bytes: &[u8]) -> Result<ChunkPlace, ChunkFault> {
-        let mut head = record::encode_head(tag, bytes)?;
-        self.check_latch()?;
-        let len = u32::try_from(bytes.len()).expect("checked by encode_head");
-        (self.room)(record_bytes(len)).map_err(|_| ChunkFault::Full)?;
-        let (open, place) = self.reserve(len)?;
-        record::seal_head(&mut head, place.segment, place.position);
-        if let Err(source) = write_record(&open.file, place, &head, bytes) {
-            self.give_back(&open, place);
-            return Err(disk_fault("write", &path_of(&self.folder, place.segment))(source));
-        }
-        if self.mark_dirty(&open) > DIRTY_SEGMENTS_MAX {
-            self.sync()?;
-        }
-        Ok(place)
+        self.append_for(tag, bytes, Why::New)
+    }
+
+    fn append_moved(&self, tag: ChunkTag, bytes: &[u8]) -> Result<ChunkPlace, ChunkFault> {
+        self.append_for(tag, bytes, Why::Move)
     }
 
     fn read(&self, chunk: ChunkId, place: ChunkPlace, from: u32, out: &mut [u8]) -> Result<(), ChunkFault> {
@@ -274,6 +284,10 @@ impl ChunkStore for LocalChunks {
         sync().inspect_err(|fault: &ChunkFault| {
             lock(&self.latch).get_or_insert_with(|| fault.to_string());
         })
+    }
+
+    fn segment_bytes(&self) -> u32 {
+        self.segment_bytes
     }
 
     fn seal(&self) {

@@ -39,6 +39,15 @@ pub struct ChunkTag {
     pub ino: Ino,
 }
 
+/// Why a chunk is appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Its bytes are new.
+    New,
+    /// It is copied, so that the segment it lies in can be deleted.
+    Move,
+}
+
 /// One record met by [`ChunkStore::records`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -69,6 +78,14 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// [`ChunkFault::Full`] leaves nothing behind that a reader could meet.
     fn append(&self, tag: ChunkTag, bytes: &[u8]) -> Result<ChunkPlace, ChunkFault>;
 
+    /// [`ChunkStore::append`] of a chunk that moves: it may use room of the disk that is kept for this.
+    ///
+    /// # Errors
+    /// As there.
+    fn append_moved(&self, tag: ChunkTag, bytes: &[u8]) -> Result<ChunkPlace, ChunkFault> {
+        self.append(tag, bytes)
+    }
+
     /// Reads `out.len()` bytes from byte `from` of the chunk at `place`, and verifies them.
     ///
     /// # Errors
@@ -81,6 +98,11 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// # Errors
     /// The disk refused; latches: later calls fail too.
     fn sync(&self) -> Result<(), ChunkFault>;
+
+    /// The size at which a segment is closed.
+    fn segment_bytes(&self) -> u32 {
+        SEGMENT_BYTES
+    }
 
     /// Closes the segment appended to; the next append begins a new one.
     fn seal(&self);

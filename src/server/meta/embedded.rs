@@ -15,14 +15,16 @@
 
 use super::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit, keys};
 use crate::base::Errno;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use std::fs::File;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Asked before bytes are written: is there room for so many? `ENOSPC` refuses.
 ///
@@ -36,18 +38,32 @@ pub struct EmbeddedOptions {
     pub cache_bytes: u64,
     /// See [`RoomCheck`].
     pub room: RoomCheck,
+    /// Writes are kept in memory up to this size before they go to a sorted file.
+    pub memtable_bytes: u64,
     /// Open also when commits are missing that had reached the disk, and go on without them.
     pub accept_lost_commits: bool,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 << 20, room: Arc::new(|_| Ok(())), accept_lost_commits: false }
+        let room: RoomCheck = Arc::new(|_| Ok(()));
+        Self { cache_bytes: 32 << 20, room, memtable_bytes: MEMTABLE_BYTES_MAX, accept_lost_commits: false }
     }
 }
 
-/// Writes are kept in memory up to this size before they go to a sorted file.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Bounds of [`EmbeddedOptions::memtable_bytes`].
+const MEMTABLE_BYTES_MIN: u64 = 1 << 20;
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+/// Size of a sorted file, in memtables.
+const TABLE_MEMTABLES: u64 = 4;
+/// fjall begins a new journal when the newest one is longer than this.
+pub const JOURNAL_BYTES: u64 = 64_000_000;
+/// Removed keys for which looking at all keys is worth it.
+const REWRITE_REMOVED: u64 = 10_000;
+/// How long a commit that finds no room waits for the engine to give some back, and how seldom one does.
+const RELIEF_PATIENCE: Duration = Duration::from_secs(2);
+const RELIEF_POLL: Duration = Duration::from_millis(50);
+const RELIEF_PAUSE: Duration = Duration::from_secs(10);
 /// Old journals may take so much before fjall hurries to empty them.
 const JOURNALS_BYTES: u64 = 128 << 20;
 /// Open files of sorted data (the process may have 20,000 in all).
@@ -70,6 +86,10 @@ pub struct EmbeddedEngine {
     persisting: Mutex<Persisting>,
     /// The first fault of a write, after which none is tried.
     latch: Mutex<Option<String>>,
+    /// Keys removed since [`Engine::rewrite`] was last worth a look.
+    removed: AtomicU64,
+    /// When [`EmbeddedEngine::relieve`] was last tried; used under `committing`.
+    relieved: Mutex<Option<Instant>>,
 }
 
 struct Persisting {
@@ -107,7 +127,7 @@ impl EmbeddedEngine {
     /// The files cannot be read or written, are damaged, are in use by another process, or miss commits
     /// ([`StoreFault::CommitsLost`]).
     pub fn open(folder: &Path, options: &EmbeddedOptions) -> Result<Self, StoreFault> {
-        let (db, keyspace) = open_database(&folder.join("db"), options.cache_bytes)?;
+        let (db, keyspace) = open_database(&folder.join("db"), options)?;
         let found = match keyspace.get(keys::COMMIT).map_err(engine_fault("read its last commit"))? {
             Some(bytes) => {
                 let bytes: Result<[u8; 8], _> = bytes[..].try_into();
@@ -137,6 +157,8 @@ impl EmbeddedEngine {
             committing: Mutex::new(()),
             persisting: Mutex::new(Persisting { upto: persisted.min(found), journal: None, note }),
             latch: Mutex::new(None),
+            removed: AtomicU64::new(0),
+            relieved: Mutex::new(None),
         })
     }
 
@@ -151,6 +173,28 @@ impl EmbeddedEngine {
     fn latched(&self, fault: StoreFault) -> StoreFault {
         lock(&self.latch).get_or_insert_with(|| fault.to_string());
         fault
+    }
+
+    /// No room: what was removed gives its room back only when its tombstones reach the sorted files, so they are sent
+    /// there, and the result is waited for.
+    fn relieve(&self, bytes: u64) -> Result<(), StoreFault> {
+        let now = Instant::now();
+        let mut relieved = lock(&self.relieved);
+        if relieved.is_some_and(|last| now - last < RELIEF_PAUSE) {
+            return Err(StoreFault::Full);
+        }
+        *relieved = Some(now);
+        self.keyspace
+            .rotate_memtable()
+            .map_err(engine_fault("write its memory out"))
+            .map_err(|f| self.latched(f))?;
+        while now.elapsed() < RELIEF_PATIENCE {
+            std::thread::sleep(RELIEF_POLL);
+            if (self.room)(bytes).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(StoreFault::Full)
     }
 
     /// Syncs the newest journal; older ones were synced before it was begun.
@@ -179,16 +223,20 @@ impl EmbeddedEngine {
 }
 
 /// fjall panics on some kinds of damage; to the operator that is one more way of not being able to open.
-fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), StoreFault> {
+fn open_database(path: &Path, options: &EmbeddedOptions) -> Result<(Database, Keyspace), StoreFault> {
     std::fs::create_dir_all(path).map_err(disk_fault("make", path))?;
-    let open = || {
+    let memtable_bytes = options.memtable_bytes.clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX);
+    let cache_bytes = options.cache_bytes;
+    let open = move || {
         let db = Database::builder(path)
             .cache_size(cache_bytes)
             .worker_threads(WORKERS)
             .max_cached_files(Some(OPEN_FILES))
             .max_journaling_size(JOURNALS_BYTES)
             .open()?;
-        let tree = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let levels = Arc::new(Leveled::default().with_table_target_size(TABLE_MEMTABLES * memtable_bytes));
+        let tree =
+            || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes).compaction_strategy(levels);
         let keyspace = db.keyspace("meta", tree)?;
         Ok((db, keyspace))
     };
@@ -199,6 +247,16 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), 
         Ok(Err(source)) => Err(engine_fault("open its files")(source)),
         Err(_) => Err(StoreFault::Unreadable { path: path.to_path_buf() }),
     }
+}
+
+/// Bytes that the newest journal of the engine in `folder` may still take from the disk. All of them when it cannot be
+/// looked at.
+#[must_use]
+pub fn journal_rest(folder: &Path) -> u64 {
+    let db = folder.join("db");
+    let newest = newest_journal(&db).ok().flatten();
+    let taken = newest.and_then(|number| std::fs::metadata(db.join(format!("{number}.jnl"))).ok());
+    JOURNAL_BYTES.saturating_sub(taken.map_or(0, |journal| journal.blocks() * 512))
 }
 
 fn newest_journal(db: &Path) -> io::Result<Option<u64>> {
@@ -264,7 +322,10 @@ impl Engine for EmbeddedEngine {
     fn commit(&self, changes: &Changes) -> Result<CommitSeq, StoreFault> {
         let _one_at_a_time = lock(&self.committing);
         self.check_latch()?;
-        (self.room)(changes.bytes() * WRITE_AMPLIFICATION).map_err(|_| StoreFault::Full)?;
+        let bytes = changes.bytes() * WRITE_AMPLIFICATION;
+        if (self.room)(bytes).is_err() {
+            self.relieve(bytes)?;
+        }
         let number = self.last.load(Ordering::Relaxed) + 1;
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), changes.len() + 1);
         for (key, value) in changes.iter() {
@@ -277,6 +338,8 @@ impl Engine for EmbeddedEngine {
         let batch = batch.durability(Some(PersistMode::Buffer));
         batch.commit().map_err(engine_fault("commit")).map_err(|fault| self.latched(fault))?;
         self.last.store(number, Ordering::Release);
+        let removed = changes.iter().filter(|(_, value)| value.is_none()).count();
+        self.removed.fetch_add(removed as u64, Ordering::Relaxed);
         Ok(CommitSeq(number))
     }
 
@@ -292,6 +355,34 @@ impl Engine for EmbeddedEngine {
         self.sync_journal(&mut state.journal).map_err(|fault| self.latched(fault))?;
         state.upto = upto;
         write_note(&state.note, upto).map_err(disk_fault("write", &self.folder.join("persisted")))
+    }
+
+    /// The engine's own compactions leave a removed key in a deep level alone until enough was written over it.
+    fn rewrite(&self, room_bytes: u64) -> Result<bool, StoreFault> {
+        if self.removed.load(Ordering::Relaxed) < REWRITE_REMOVED {
+            return Ok(false);
+        }
+        self.removed.store(0, Ordering::Relaxed);
+        let most = room_bytes.min(self.keyspace.disk_space() / 2);
+        let mut alive = 0;
+        self.scan(&[], &[0xFF; 8], Order::Forward, &mut |key, value| {
+            alive += (key.len() + value.len()) as u64;
+            if alive > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if alive > most {
+            return Ok(false);
+        }
+        let failed = |fault| self.latched(engine_fault("rewrite its files")(fault));
+        self.keyspace.rotate_memtable_and_wait().map_err(failed)?;
+        self.keyspace.major_compact().map_err(failed)?;
+        // fjall deletes the old files when the next table in memory is written out, so one with a key is needed.
+        let written = {
+            let _one_at_a_time = lock(&self.committing);
+            self.keyspace.insert(keys::COMMIT, self.last.load(Ordering::Relaxed).to_le_bytes())
+        };
+        written.map_err(failed)?;
+        self.keyspace.rotate_memtable_and_wait().map_err(failed)?;
+        Ok(true)
     }
 
     fn last_commit(&self) -> CommitSeq {

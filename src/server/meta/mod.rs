@@ -163,6 +163,16 @@ pub trait Engine: View + Send + Sync + 'static {
     /// The disk refused; latches.
     fn persist(&self) -> Result<(), StoreFault>;
 
+    /// Rewrites everything that is alive and gives back the room of what was removed, if that at least halves what the
+    /// keys take and the new copy has no more than `room_bytes`. Says whether it was done. Takes long; commits go on.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    fn rewrite(&self, room_bytes: u64) -> Result<bool, StoreFault> {
+        let _nothing_removed_is_kept = room_bytes;
+        Ok(false)
+    }
+
     /// The last commit.
     fn last_commit(&self) -> CommitSeq;
 

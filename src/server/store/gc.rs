@@ -6,13 +6,14 @@
 //!    between finds the old place or the new one, both whole.
 //! 2. A segment is deleted only after the commit that freed its last chunk is on the disk, else a loss of power would
 //!    bring back metadata that points to nothing.
-//! 3. It is deleted only a while later: a reader may have looked a place up and not read yet.
+//! 3. It is deleted only a while later: a reader may have looked a place up and not read yet. On a full disk it goes at
+//!    once, and such a reader has to look again.
 //! 4. Chunks that are written and not yet committed are pinned, their segments are left alone.
 
 use super::{Appended, Fault, Store};
-use crate::base::{ChunkId, ChunkPlace, SegmentId};
+use crate::base::{ChunkId, ChunkPlace, Errno, SegmentId};
 use crate::server::chunks::gc::{SegmentLife, plan};
-use crate::server::chunks::{ChunkTag, Record};
+use crate::server::chunks::{ChunkTag, Record, Why};
 use crate::server::meta::{WriteTxn, chunk_table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -60,8 +61,10 @@ impl Collector {
 
     /// Does what is worth doing, copying about `budget_bytes` at most. `now` is any clock that does not go back.
     ///
+    /// On a disk that is full or nearly so more is worth it, and copies go into room that nothing else uses.
+    ///
     /// # Errors
-    /// The store cannot be read or written. A full disk is one of them, when something had to be copied.
+    /// The store cannot be read or written.
     pub fn round(
         &mut self,
         store: &Store,
@@ -70,8 +73,10 @@ impl Collector {
         with_writer: &WithWriter<'_>,
     ) -> Result<Done, Fault> {
         let mut done = Done::default();
-        let planned = plan(&self.lives(store)?);
-        self.delete_dead(store, now, &planned.dead, &mut done)?;
+        let scarce = store.is_scarce();
+        let planned = plan(&self.lives(store)?, store.chunks().segment_bytes(), scarce);
+        let grace = if scarce { Duration::ZERO } else { self.grace };
+        self.delete_dead(store, now, grace, &planned.dead, &mut done)?;
         let mut budget = budget_bytes;
         for segment in planned.compact {
             if self.damaged.contains(&segment) {
@@ -86,8 +91,14 @@ impl Collector {
                     done.more = true;
                     break;
                 }
+                Rest::Full => break,
             }
         }
+        if scarce && store.rewrite_metadata()? {
+            done.more = true;
+        }
+        // What was emptied now is deleted in the next round, and makes room for more.
+        done.more |= scarce && (done.moved_bytes > 0 || done.deleted > 0);
         Ok(done)
     }
 
@@ -106,6 +117,7 @@ impl Collector {
         &mut self,
         store: &Store,
         now: Duration,
+        grace: Duration,
         dead: &[SegmentId],
         done: &mut Done,
     ) -> Result<(), Fault> {
@@ -113,8 +125,11 @@ impl Collector {
         if dead.iter().any(|segment| !self.waiting.contains_key(segment)) {
             store.persist()?;
             for &segment in dead {
-                self.waiting.entry(segment).or_insert(now + self.grace);
+                self.waiting.entry(segment).or_insert(now + grace);
             }
+        }
+        for due in self.waiting.values_mut() {
+            *due = (*due).min(now + grace);
         }
         let due: Vec<SegmentId> =
             self.waiting.iter().filter(|&(_, &at)| at <= now).map(|(&segment, _)| segment).collect();
@@ -134,6 +149,8 @@ enum Rest {
     Nothing,
     /// The budget is used up.
     Budget,
+    /// No room for a copy.
+    Full,
     /// A live chunk cannot be read.
     Damaged,
 }
@@ -159,7 +176,11 @@ fn empty(
         {
             match copy(store, record) {
                 Ok(moved) => batch.push(moved),
-                Err(fault) if fault.errno() == crate::base::Errno::ENOSPC => return Err(fault),
+                // What was copied so far is worth keeping.
+                Err(fault) if fault.errno() == Errno::ENOSPC => {
+                    rest = Rest::Full;
+                    break;
+                }
                 Err(fault) => {
                     tracing::error!(%fault, %segment, "garbage collection leaves a damaged segment alone");
                     rest = Rest::Damaged;
@@ -171,6 +192,9 @@ fn empty(
         with_writer(&mut || relocate(store, &batch))?;
         done.moved_bytes += batch_bytes;
         *budget = budget.saturating_sub(batch_bytes);
+        if rest == Rest::Full {
+            break;
+        }
     }
     Ok(rest)
 }
@@ -195,7 +219,7 @@ fn copy(store: &Store, record: Record) -> Result<Moved, Fault> {
     let Record { tag, place } = record;
     let mut bytes = vec![0; place.len as usize];
     store.chunks().read(tag.chunk, place, 0, &mut bytes)?;
-    let copy = store.append_as(ChunkTag { chunk: tag.chunk, ino: tag.ino }, &bytes)?;
+    let copy = store.append_as(ChunkTag { chunk: tag.chunk, ino: tag.ino }, &bytes, Why::Move)?;
     Ok(Moved { from: place, copy })
 }
 

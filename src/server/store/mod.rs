@@ -30,7 +30,7 @@ pub use room::Space;
 use crate::base::{ChunkId, Errno, Ino, Time};
 use crate::server::chunks::local::{LocalChunks, LocalOptions};
 use crate::server::chunks::memory::MemoryChunks;
-use crate::server::chunks::{ChunkStore, ChunkTag};
+use crate::server::chunks::{ChunkStore, ChunkTag, Why};
 use crate::server::meta::embedded::{EmbeddedEngine, EmbeddedOptions};
 use crate::server::meta::memory::MemoryEngine;
 use crate::server::meta::{
@@ -97,6 +97,9 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// The folder of the metadata engine.
+const META: &str = "meta";
+
 /// Chunk numbers reserved at a time: each time costs a sync.
 const CHUNK_IDS_RESERVED: u64 = 1 << 16;
 
@@ -113,16 +116,24 @@ impl Store {
             room.check_new(folder)?;
         }
         let (for_engine, for_chunks) = (Arc::clone(&room), Arc::clone(&room));
+        let segment_bytes = room.segment_bytes();
         let engine_options = EmbeddedOptions {
             cache_bytes: options.cache_bytes,
             room: Arc::new(move |bytes| for_engine.take(bytes, room::Use::Metadata)),
+            memtable_bytes: room.memtable_bytes(),
             accept_lost_commits: options.accept_lost_commits,
         };
         let chunk_options = LocalOptions {
-            room: Arc::new(move |bytes| for_chunks.take(bytes, room::Use::Growth)),
-            ..LocalOptions::default()
+            room: Arc::new(move |bytes, why| {
+                let purpose = match why {
+                    Why::New => room::Use::Growth,
+                    Why::Move => room::Use::Collect,
+                };
+                for_chunks.take(bytes, purpose)
+            }),
+            segment_bytes,
         };
-        let engine = EmbeddedEngine::open(&folder.join("meta"), &engine_options)?;
+        let engine = EmbeddedEngine::open(&folder.join(META), &engine_options)?;
         let (chunks, segments) = LocalChunks::open(&folder.join("segments"), &chunk_options)?;
         let superblock = match superblock::get(&engine)? {
             Some(found) => found,
@@ -226,12 +237,20 @@ impl Store {
     /// The disk is full or broken; more than [`crate::base::limits::CHUNK_BYTES_MAX`] bytes, or none.
     pub fn append(&self, ino: Ino, bytes: &[u8]) -> Result<Appended, Fault> {
         let chunk = self.next_chunk()?;
-        Ok(self.append_as(ChunkTag { chunk, ino }, bytes)?)
+        Ok(self.append_as(ChunkTag { chunk, ino }, bytes, Why::New)?)
     }
 
-    fn append_as(&self, tag: ChunkTag, bytes: &[u8]) -> Result<Appended, crate::server::chunks::ChunkFault> {
+    fn append_as(
+        &self,
+        tag: ChunkTag,
+        bytes: &[u8],
+        why: Why,
+    ) -> Result<Appended, crate::server::chunks::ChunkFault> {
         let writing = Pins::writing(&self.pins, || self.chunks.newest());
-        let place = self.chunks.append(tag, bytes)?;
+        let place = match why {
+            Why::New => self.chunks.append(tag, bytes)?,
+            Why::Move => self.chunks.append_moved(tag, bytes)?,
+        };
         Ok(Appended { chunk: tag.chunk, place, _pin: writing.wrote(place.segment) })
     }
 
@@ -265,6 +284,18 @@ impl Store {
     /// `ENOSPC`.
     pub fn check_room(&self) -> Result<(), Errno> {
         self.room.as_ref().map_or(Ok(()), |room| room.take(0, room::Use::Growth))
+    }
+
+    /// Gives back the room of removed metadata when it is worth it; see [`Engine::rewrite`].
+    fn rewrite_metadata(&self) -> Result<bool, Fault> {
+        let room_bytes = self.room.as_ref().map_or(0, |room| room.rewrite_bytes());
+        Ok(self.engine.rewrite(room_bytes)?)
+    }
+
+    /// Whether the disk below is full, or will be soon: then also what frees little is worth collecting.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.is_scarce())
     }
 
     /// The disk below, for statfs. `None` in memory, where there is no end to it.

@@ -255,11 +255,11 @@ struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None` for those who may not mount.
-    fn new() -> Option<Self> {
+    fn new(mib: u32) -> Option<Self> {
         use nix::mount::{MsFlags, mount};
         let dir = tempfile::tempdir().unwrap();
-        let (kind, options) = (Some("tmpfs"), Some("size=64m"));
-        mount(None::<&str>, dir.path(), kind, MsFlags::empty(), options).ok()?;
+        let options = format!("size={mib}m");
+        mount(None::<&str>, dir.path(), Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).ok()?;
         Some(Self(dir))
     }
 }
@@ -272,7 +272,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_really_full_disk_refuses_growth_keeps_what_is_there_and_recovers_after_removing() {
-    let Some(disk) = SmallDisk::new() else { return };
+    let Some(disk) = SmallDisk::new(64) else { return };
     let folder = disk.0.path().join("store");
     let store = open(&folder).unwrap();
     let piece = |n: u64| vec![u8::try_from(n).unwrap(); 1 << 20];
@@ -313,4 +313,94 @@ fn a_really_full_disk_refuses_growth_keeps_what_is_there_and_recovers_after_remo
     for n in 1..stored {
         store.append(FILE, &piece(n)).unwrap();
     }
+}
+
+#[test]
+fn a_full_disk_of_half_dead_segments_recovers() {
+    const PIECE: usize = 64 << 10;
+    let Some(disk) = SmallDisk::new(96) else { return };
+    let store = open(&disk.0.path().join("store")).unwrap();
+    let start = |n: u64| n * PIECE as u64;
+    let piece = |n: u64| vec![u8::try_from(n % 251).unwrap(); PIECE];
+    let mut stored = 0;
+    while let Ok(appended) = store.append(FILE, &piece(stored)) {
+        let mut txn = store.begin();
+        enter(&mut txn, &appended, start(stored));
+        txn.commit().unwrap();
+        stored += 1;
+    }
+    assert_eq!(store.append(FILE, &piece(0)).unwrap_err().errno(), crate::base::Errno::ENOSPC);
+    // A third of every segment dies: none is dead as a whole, none even by half.
+    let lives = |n: &u64| !n.is_multiple_of(3);
+    for n in (0..stored).filter(|n| !lives(n)) {
+        let mut txn = store.begin();
+        extents::punch(&mut txn, FILE, start(n)..start(n + 1)).unwrap();
+        txn.commit().unwrap();
+    }
+    let mut collector = Collector::new(Duration::from_secs(3600));
+    let writer = Mutex::new(());
+    let mut rounds = 0;
+    while collect(&mut collector, &store, rounds, &writer).more {
+        rounds += 1;
+        assert!(rounds < 200, "it goes on collecting and gains nothing");
+    }
+    // What died can be written again, but for the last pieces of a segment here and there.
+    let again = (0..stored).filter(|n| !lives(n)).take_while(|&n| {
+        store.append(FILE, &piece(n)).is_ok_and(|appended| {
+            let mut txn = store.begin();
+            enter(&mut txn, &appended, start(n));
+            txn.commit().is_ok()
+        })
+    });
+    let (again, died) = (again.count() as u64, stored.div_ceil(3));
+    assert!(again > died / 2, "room for {again} of {died} pieces that died, {stored} stored");
+    for n in (0..stored).filter(lives) {
+        assert_eq!(read(&store, start(n), PIECE as u64), piece(n), "{n}");
+    }
+}
+
+#[test]
+fn on_a_disk_full_of_metadata_everything_can_be_removed_and_made_again() {
+    let Some(disk) = SmallDisk::new(192) else { return };
+    let store = open(&disk.0.path().join("store")).unwrap();
+    // Bytes that do not compress, as names and hashes do not.
+    let key = |n: u64| [b"zz".as_slice(), &n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()].concat();
+    let value = |n: u64| -> Vec<u8> {
+        (n..n + 32)
+            .flat_map(|word| (word.wrapping_mul(0xD129_0B2A_5C4E_9F1B) ^ n << 7).to_le_bytes())
+            .collect()
+    };
+    let fill = |mut made: u64| {
+        while store.check_room().is_ok() {
+            let mut txn = store.begin();
+            for n in made..made + 64 {
+                crate::server::meta::Txn::put(&mut txn, &key(n), &value(n));
+            }
+            if txn.commit().is_err() {
+                break;
+            }
+            made += 64;
+        }
+        made
+    };
+    let empty = |made: u64| {
+        for n in (0..made).step_by(64) {
+            let mut txn = store.begin();
+            for n in n..n + 64 {
+                crate::server::meta::Txn::delete(&mut txn, &key(n));
+            }
+            txn.commit().unwrap_or_else(|fault| panic!("{fault} at {n} of {made}"));
+        }
+    };
+    let first = fill(0);
+    assert!(first > 50_000, "{first}");
+    empty(first);
+    let writer = Mutex::new(());
+    let mut collector = Collector::new(Duration::ZERO);
+    // The first time there may be some room already, so that nothing is worth collecting until it is used.
+    let mut second = fill(0);
+    while collect(&mut collector, &store, 0, &writer).more {}
+    second = fill(second);
+    assert!(second > first / 4, "room for {second} after {first} were removed");
+    empty(second);
 }

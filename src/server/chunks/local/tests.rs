@@ -272,7 +272,7 @@ fn a_full_disk_is_enospc() {
     let dir = tempfile::tempdir().unwrap();
     let full = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&full);
-    let room = move |_| if flag.load(Ordering::Relaxed) { Err(Errno::ENOSPC) } else { Ok(()) };
+    let room = move |_, _| if flag.load(Ordering::Relaxed) { Err(Errno::ENOSPC) } else { Ok(()) };
     let options = LocalOptions { room: Arc::new(room), ..small() };
     let store = LocalChunks::open(dir.path(), &options).unwrap().0;
     assert_eq!(store.append(tag(1), b"x").unwrap_err().errno(), Errno::ENOSPC);
