@@ -1,4 +1,4 @@
-//! How long leases are good, and what happens when they end all at once.
+//! How long leases are good, what happens when they end all at once, and which are given up when there are too many.
 //!
 //! ```text
 //!  good ──── no answer for a lease less its margin ────► late: nothing is answered from them
@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// Between two looks whether leases are still good.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Steps of giving up what is too much, at a time. One looks at some thousand inodes.
+const TRIMS_MAX: usize = 256;
 
 /// Inodes that the kernel is told of at once.
 const STALE_MAX: usize = 4096;
@@ -91,9 +94,23 @@ impl Mount {
                     mount.forget_all_in_kernel();
                 }
                 good = now_good;
+                mount.trim();
             }
         };
         std::thread::Builder::new().name("ringfs-lease".to_owned()).spawn(work).map(drop)
+    }
+
+    /// Gives up what is known beyond the bounds, and was not used for longest.
+    fn trim(&self) {
+        for _ in 0..TRIMS_MAX {
+            let mut state = self.state();
+            if !state.tree.is_over() {
+                return;
+            }
+            let returned = state.tree.trim(|ino| self.namespace.inodes.is_in_use(ino));
+            drop(state);
+            self.send_returned(returned);
+        }
     }
 
     /// Has the kernel forget all that it may have kept. What it keeps has an end of its own, but by a clock that

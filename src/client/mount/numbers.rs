@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Least that is asked for at once, and kept in stock.
-const STOCK_MIN: u64 = 1024;
+const STOCK_MIN: u64 = 4096;
 
 /// Most that is asked for at once: of a mount that makes 100,000 files in a second the need of some seconds.
 const STOCK_MAX: u64 = 1 << 18;
