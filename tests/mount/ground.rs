@@ -73,8 +73,7 @@ impl World {
     }
 
     /// A client that is not mounted.
-    pub(crate) fn client(&self, way: Way) -> Arc<Mount> {
-        let own = ClientOptions::default();
+    pub(crate) fn client(&self, way: Way, own: ClientOptions) -> Arc<Mount> {
         let options = LinkOptions { leases: !own.sync, ..LinkOptions::new("/test").unwrap() };
         let target = match way {
             Way::Socket => Target::Unix(self.socket.clone()),
@@ -97,10 +96,15 @@ impl World {
 
     /// Mounts. `None` where the transport cannot be had, which it says.
     pub(crate) fn mount(&self, way: Way, kind: Kind) -> Option<Mounted> {
+        self.mount_with(way, kind, ClientOptions::default())
+    }
+
+    /// The same, with options.
+    pub(crate) fn mount_with(&self, way: Way, kind: Kind, own: ClientOptions) -> Option<Mounted> {
         let nth = self.mounts.fetch_add(1, Ordering::Relaxed);
         let point = self.scratch.path().join(format!("mount-{nth}"));
         std::fs::create_dir(&point).unwrap();
-        let client = self.client(way);
+        let client = self.client(way, own);
         let device = transport::mount(&point, &MountOptions::new("ringfs-test")).unwrap();
         let options = Options { choice: Choice::Only(kind), ..Options::default() };
         match transport::serve(device, Arc::new(Serve::new(Arc::clone(&client))), &options) {

@@ -7,5 +7,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod ground;
+mod leases;
 mod one;
 mod two;

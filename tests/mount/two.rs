@@ -267,7 +267,7 @@ fn a_mount_that_ends_takes_its_locks_and_open_files_with_it() {
     let a = world.plain(Way::Inside);
     {
         // A client without a kernel: it goes without closing anything.
-        let b = world.client(Way::Socket);
+        let b = world.client(Way::Socket, ringfs::client::mount::Options::default());
         let on_a = shared(&a);
         let lock = ringfs::wire::LockRequest {
             owner: ringfs::wire::LockOwner::Record(1),
