@@ -19,6 +19,8 @@ mod stage;
 
 mod clients;
 
+mod counts;
+
 mod cuts;
 
 mod net;

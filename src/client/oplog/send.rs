@@ -116,9 +116,9 @@ impl Log {
         Some(self.send(at, now))
     }
 
-    /// Everything a new connection has to send again before anything else, in the order of the tickets: with the same
-    /// server what is sent and not answered, with a restarted one all that is not durable. Commits of the server
-    /// before do not count any more.
+    /// Everything a new connection has to send before anything else, in the order of the tickets: with the same
+    /// server what is sent and not answered, with a restarted one all that is not durable, local ones that were never sent
+    /// among it. Commits of the server before do not count any more.
     pub fn replay(&mut self, restarted: bool, now: Duration) -> Vec<Batch> {
         self.synced = self.settled_below();
         if restarted {
@@ -130,6 +130,11 @@ impl Log {
                 if restarted {
                     segment.commit = 0;
                     segment.step(Event::Restart);
+                    if segment.local && segment.stage == Stage::Accepted && segment.live > 0 {
+                        // The leases that allowed it ended with the server: once the replay is over others may get them.
+                        segment.fix();
+                        segment.step(Event::Send);
+                    }
                 }
                 matches!(segment.stage, Stage::Sent | Stage::Resent).then(|| {
                     segment.sent = now;

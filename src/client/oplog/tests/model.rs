@@ -170,7 +170,13 @@ impl Model {
         let batches = log.replay(restarted, self.now);
         let firsts: Vec<_> = batches.iter().map(|batch| batch.first).collect();
         assert!(firsts.is_sorted());
-        batches.iter().for_each(|batch| self.frame(batch, true));
+        for batch in &batches {
+            let again = self.line(batch.first).stage != Stage::Accepted;
+            assert!(again || restarted && batch.local);
+            self.frame(batch, again);
+        }
+        let unsent = |line: &Line| line.local && line.stage == Stage::Accepted;
+        assert!(!restarted || !self.lines.iter().any(unsent), "no lease allows it any more");
         let out: usize = self.local.iter().chain(&self.waited).map(|batch| batch.count as usize).sum();
         let open = self.lines.iter().filter(|line| matches!(line.stage, Stage::Sent | Stage::Resent));
         assert_eq!(out, open.count(), "all that is without an answer");
