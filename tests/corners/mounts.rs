@@ -136,6 +136,24 @@ fn a_link_made_elsewhere_keeps_a_file_that_is_unlinked_here() {
 }
 
 #[test]
+fn a_file_open_here_outlives_a_restart_and_a_removal_elsewhere() {
+    let Some(pair) = Pair::new() else { return };
+    for n in 0..3 {
+        let path = format!("f{n}");
+        fs::write(pair.a.join(&path), b"kept").unwrap();
+        let file = File::open(pair.a.join(&path)).unwrap();
+        pair.stage.kill_server();
+        pair.stage.start();
+        fs::remove_file(pair.b.join(&path)).unwrap();
+        let mut bytes = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"kept");
+        assert_eq!(file.metadata().unwrap().nlink(), 0);
+    }
+    pair.end();
+}
+
+#[test]
 fn a_folder_is_removed_only_when_it_is_empty_on_every_mount() {
     let Some(pair) = Pair::new() else { return };
     for n in 0..20 {

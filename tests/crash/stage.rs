@@ -199,7 +199,13 @@ impl Stage {
     /// kill -9 of the daemon behind a mount; waits until the mount is dead.
     #[track_caller]
     pub(crate) fn kill_daemon(&self, name: &str) {
-        kill(self.daemon(name), Signal::SIGKILL).unwrap();
+        self.kill_process(name, self.daemon(name));
+    }
+
+    /// The same with the process that [`Stage::daemon`] told.
+    #[track_caller]
+    pub(crate) fn kill_process(&self, name: &str, daemon: Pid) {
+        kill(daemon, Signal::SIGKILL).unwrap();
         let point = self.place.path().join(name);
         eventually("the mount of a killed daemon is dead", || {
             std::fs::metadata(&point).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))

@@ -37,6 +37,7 @@ fn kills_of_a_client_keep_a_prefix_with_all_that_was_promised() {
 /// Gives the number of operations, and of those that were not kept.
 fn round(number: u64, stage: &Stage, other: &Path, random: &mut Random) -> Result<(usize, usize), String> {
     let point = stage.mount("a");
+    let daemon = stage.daemon("a");
     let mounts = [point.clone(), other.to_path_buf()];
     let mut round = Round::start(number, &mounts, random);
     if random.one_in(2) {
@@ -48,8 +49,8 @@ fn round(number: u64, stage: &Stage, other: &Path, random: &mut Random) -> Resul
         round.flush(&point, 0);
         std::thread::sleep(Duration::from_millis(random.below(50)));
     }
-    // Not asked of the mount itself: the kill comes at once.
-    stage.kill_daemon("a");
+    // Asking for its process before the work ends would give it time to send all.
+    stage.kill_process("a", daemon);
     // The other mount works on; the dead one's leases are in nobody's way for longer than they last.
     round.goes_on_at(1, 10);
     let ended = round.end_beside_a_dead_mount()?;

@@ -216,6 +216,8 @@ impl Keeper {
             0 => Duration::ZERO,
             n => options.backoff_min.saturating_mul(1 << (n - 1).min(20)).min(options.backoff_max),
         };
+        // A server that fell again and again is not to wait for us longer than it waits for anybody.
+        let delay = delay.min(self.lease / ATTEMPTS_PER_LEASE);
         let share = random_bytes().map_or(128, |[byte]| u32::from(byte));
         let until = Instant::now() + delay / 2 + delay.saturating_mul(share) / 512;
         loop {
@@ -418,6 +420,9 @@ impl Keeper {
 /// So often in a lease an idle session shows that it lives: what was answered under leases stays valid meanwhile, with
 /// room for a lost one.
 const PINGS_PER_LEASE: u32 = 4;
+
+/// So often in a lease a connection is tried for at least: grace is a lease, usually.
+const ATTEMPTS_PER_LEASE: u32 = 8;
 
 /// Shorter leases than this are taken for this: no server can be that quick to forget.
 const LEASE_MIN: Duration = Duration::from_millis(50);

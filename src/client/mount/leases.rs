@@ -12,11 +12,12 @@
 
 use super::failures::LOST;
 use super::{Mount, Stale, State};
-use crate::base::Time;
+use crate::base::{Ino, Time};
 use crate::client::link::{Held, LogOutcomes, Logged, Owner, boottime};
 use crate::wire::hello::Welcome;
 use crate::wire::{LockKind, LockRequest, Recall, Ticket};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Steps of giving up what is too much, at a time. One looks at some thousand inodes.
 const TRIMS_MAX: usize = 256;
+
+/// How long coming back to the server waits for the kernel to forget.
+const FORGET_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Inodes that the kernel is told of at once.
 const STALE_MAX: usize = 4096;
@@ -126,16 +130,26 @@ impl Mount {
     /// All leases are gone, at the server too.
     fn leases_gone(self: &Arc<Self>) {
         let inodes = self.state().tree.drop_leases();
+        self.forget_gone(inodes);
+    }
+
+    /// Has the kernel forget what it kept under leases that are gone. Waits for that, since others may change it as soon as
+    /// the server hears of us again; but not for ever: the kernel may wait for an answer that only the server can give.
+    fn forget_gone(self: &Arc<Self>, inodes: Vec<Ino>) {
         let mount = Arc::clone(self);
-        // The kernel may take its time, and this is a thread that receives.
+        let (told, hears) = sync_channel(1);
         let tell = move || {
             mount.forget_in_kernel(&Stale { names: true, inodes: Vec::new() });
             for inodes in inodes.chunks(STALE_MAX) {
                 mount.forget_in_kernel(&Stale { names: false, inodes: inodes.to_vec() });
             }
+            // Whoever waited may have gone on.
+            let _ = told.send(());
         };
         if std::thread::Builder::new().name("ringfs-forget".to_owned()).spawn(tell).is_err() {
             tracing::error!("no thread to tell the kernel what it must forget");
+        } else if hears.recv_timeout(FORGET_PATIENCE).is_err() {
+            tracing::warn!("the kernel takes its time to forget what leases allowed it to keep");
         }
     }
 }
@@ -170,10 +184,12 @@ impl Owner for Mount {
         state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();
         mount.settle(&mut state);
+        // In the same step: nothing may be completed by leases that are gone.
+        let inodes = state.tree.drop_leases();
         drop(state);
         let failed = std::mem::take(&mut answered.failed);
         mount.fail_late(&failed);
-        mount.leases_gone();
+        mount.forget_gone(inodes);
         for (_, waiter) in waiters {
             (waiter.done)(&mount, Err(LOST));
         }
