@@ -90,7 +90,7 @@ fn what_was_answered_outlives_a_kill_of_the_client_of_a_server() {
         return;
     }
     let stage = Stage::new(&TIMES);
-    let a = stage.mount("a");
+    let a = stage.mount_with("a", &["--sync"]);
     let promised = work_until_killed(&a, || stage.kill_daemon("a"));
     stage.umount("a");
     stage.mount("a");

@@ -70,7 +70,8 @@ fn a_process_that_waits_for_an_absent_server_can_be_killed() {
         return;
     }
     let stage = Stage::new(&TIMES);
-    let a = stage.mount("a");
+    // Without leases: with them nobody waits before they end.
+    let a = stage.mount_with("a", &["--sync"]);
     fs::write(a.join("f"), b"x").unwrap();
     ringfs(&["flush", a.to_str().unwrap()]).ok();
     stage.kill_server();

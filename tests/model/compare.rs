@@ -142,6 +142,26 @@ fn a_mount_over_blocking_does_what_a_folder_does() {
     one_mount("a_mount_over_blocking_does_what_a_folder_does", "blocking", 2000);
 }
 
+/// One volume with local completion and its twin without, whose every change waits for the disk.
+#[test]
+fn local_completion_and_its_synchronous_twin_do_what_a_folder_does() {
+    if !can_mount() {
+        return;
+    }
+    let test = "local_completion_and_its_synchronous_twin_do_what_a_folder_does";
+    let usual = 2000;
+    let places = [Place::new(), Place::new()];
+    let _guards = [&places[0], &places[1]].map(|place| Guard::new(place.path(), patience(steps(usual))));
+    places[0].mount(&[]).ok();
+    places[1].mount(&["--sync"]).ok();
+    let reference = places[0].path().join("reference");
+    std::fs::create_dir(&reference).unwrap();
+    let mounts = [places[0].mnt(), places[1].mnt()];
+    let volumes = [[Path::new(&mounts[0])], [Path::new(&mounts[1])]];
+    compare(test, &reference, &[&volumes[0], &volumes[1]], steps(usual));
+    places.iter().for_each(Place::end_and_check);
+}
+
 /// So many mounts of one server, by turns.
 fn mounts_of_one_server(test: &str, names: &[&str], usual: u64) {
     if !can_mount() {
