@@ -115,18 +115,18 @@ mod tests {
     fn every_number_is_given_once_and_the_next_range_is_asked_for_in_time() {
         let mut numbers = Numbers::default();
         assert_eq!(numbers.take(), None);
-        assert_eq!(numbers.wanted(NOW), Some(1024));
+        assert_eq!(numbers.wanted(NOW), Some(4096));
         assert_eq!(numbers.wanted(NOW), None, "one question at a time");
-        numbers.got(LATER, Ino(100), 1024);
+        numbers.got(LATER, Ino(100), 4096);
         assert_eq!(numbers.wanted(LATER), None);
-        let taken: Vec<_> = (0..600).map(|_| numbers.take().unwrap().0).collect();
-        assert_eq!(taken, (100..700).collect::<Vec<_>>());
+        let taken: Vec<_> = (0..2100).map(|_| numbers.take().unwrap().0).collect();
+        assert_eq!(taken, (100..2200).collect::<Vec<_>>());
         assert!(numbers.wanted(LATER).is_some());
-        assert_eq!(numbers.left(), 424);
+        assert_eq!(numbers.left(), 1996);
         numbers.refused();
         assert!(numbers.wanted(LATER).is_some(), "a question that failed is asked again");
         numbers.got(LATER, Ino(5000), 10);
-        assert_eq!((0..434).filter_map(|_| numbers.take()).last(), Some(Ino(5009)));
+        assert_eq!((0..2006).filter_map(|_| numbers.take()).last(), Some(Ino(5009)));
         assert_eq!(numbers.take(), None);
     }
 
