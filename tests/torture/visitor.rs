@@ -75,7 +75,16 @@ fn visit(folder: &Path, shown: &Shown) -> Result<(), Error> {
 /// What had returned before, and then the content: nothing where nothing had returned.
 fn seen(returned: &AtomicU64, path: &Path) -> Result<(u64, Vec<u8>), Error> {
     let at_least = returned.load(Ordering::SeqCst);
-    match std::fs::read(path) {
+    let mut read = std::fs::read(path);
+    // A name that is replaced between its lookup and the open is looked up once more by the kernel; who comes between that too
+    // leaves a stale one.
+    for _ in 0..3 {
+        match read {
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => read = std::fs::read(path),
+            _ => break,
+        }
+    }
+    match read {
         Err(error) if error.kind() == ErrorKind::NotFound && at_least == 0 => Ok((0, Vec::new())),
         Err(error) => Err(Error::new(error.kind(), format!("{}: {error}", path.display()))),
         Ok(bytes) => Ok((at_least, bytes)),
