@@ -29,6 +29,10 @@ pub(super) enum Command {
     Status(StatusArgs),
     /// Make everything durable that was written to a mount; returns when it is.
     Flush(FlushArgs),
+    /// Show what a mount answered as done and the server refused later.
+    Errors(ErrorsArgs),
+    /// Look after the data of writes that were refused late.
+    Rescue(RescueArgs),
     /// Show what ringfs knows of a file or directory on a mount.
     Info(InfoArgs),
     /// End a client's session at a server: its open files, locks and leases are given up.
@@ -65,6 +69,7 @@ Mount options (-o, separated by commas, as in /etc/fstab):
   close=WHEN       as --close              lease_margin=MS    as --lease-margin
   gather=US        as --gather             log_operations=N   as --log-operations
   cache_inodes=N   as --cache-inodes       leases=no     as --sync
+  rescue=FOLDER    as --rescue
   foreground       as --foreground         bare          as --bare
   _netdev nofail auto noauto user users owner group x-*  for mount(8) and systemd; ignored here
 
@@ -120,6 +125,10 @@ pub(super) struct ClientArgs {
     /// How many inodes are remembered. Default: 1048576.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..=100_000_000))]
     pub(super) cache_inodes: Option<u32>,
+    /// Folder for the data of writes that the server refuses after they were answered (`ringfs rescue`). Default: a
+    /// folder named after the mount in ringfs/rescue of /var/lib, or of the user's state folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) rescue: Option<PathBuf>,
 }
 
 /// What close(2) waits for.
@@ -249,6 +258,67 @@ pub(super) struct FlushArgs {
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) timeout: u32,
+}
+
+/// `ringfs errors`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "Programs learn of such errors by fsync(2) and close(2), each descriptor once.\n\
+Exit codes: 0 the list is empty, 1 could not ask, 4 something is in it.")]
+pub(super) struct ErrorsArgs {
+    /// The mount.
+    pub(super) dir: PathBuf,
+    /// Empty the list; if too many errors made every change wait for the server, that ends.
+    #[arg(long)]
+    pub(super) clear: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `ringfs rescue`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "The data lies in plain files, which stay when the mount ends; \
+`ringfs status` names their folder.")]
+pub(super) struct RescueArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) action: RescueAction,
+}
+
+/// What `ringfs rescue` does. DIR is a mount, or the folder of a rescue area.
+#[derive(Subcommand, Debug, Clone)]
+pub(super) enum RescueAction {
+    /// List what was rescued.
+    List {
+        /// A mount, or the folder of a rescue area.
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is known of one file: its path, and each piece with its offset and errno.
+    Show {
+        /// A mount, or the folder of a rescue area.
+        dir: PathBuf,
+        /// As `list` names it.
+        id: String,
+    },
+    /// Copy the data of one file to a new file.
+    Save {
+        /// A mount, or the folder of a rescue area.
+        dir: PathBuf,
+        /// As `list` names it.
+        id: String,
+        /// The new file.
+        to: PathBuf,
+    },
+    /// Remove the data of one file for good.
+    Drop {
+        /// A mount, or the folder of a rescue area.
+        dir: PathBuf,
+        /// As `list` names it.
+        id: String,
+    },
 }
 
 /// `ringfs info`.

@@ -7,7 +7,7 @@ use super::own_server::OwnServer;
 use super::print;
 use super::server_address;
 use crate::base::Errno;
-use crate::client::late::{LateOptions, default_folder};
+use crate::client::late::{LateOptions, LateReport, default_folder};
 use crate::client::link::{LinkOptions, Target};
 use crate::client::mount::{Mount, Options as ClientOptions};
 use crate::client::ops;
@@ -72,7 +72,8 @@ impl Front {
         let client = options::of_client(&args.client);
         let mut options = LinkOptions::new(&point.display().to_string()).map_err(Failure::new)?;
         options.leases = !client.sync;
-        let late = LateOptions { rescue: rescue_folder(point), ..LateOptions::default() };
+        let rescue = args.client.rescue.clone().or_else(|| rescue_folder(point));
+        let late = LateOptions { rescue, ..LateOptions::default() };
         if server_address::is_address(&args.source) {
             let target = server_address::parse(&args.source)?;
             options.secret = server_address::optional_secret(args.times.secret_file.as_deref())?;
@@ -140,6 +141,18 @@ impl Front {
             fields.insert("server".into(), server.status());
         }
         fields
+    }
+
+    /// What failed late; with `clear` the list is emptied.
+    pub(super) fn errors(&self, clear: bool) -> Value {
+        let report = self.client.as_ref().map_or_else(LateReport::default, |client| {
+            let report = client.late().report();
+            if clear {
+                client.clear_errors();
+            }
+            report
+        });
+        serde_json::to_value(report).unwrap_or_default()
     }
 
     /// Everything durable that was answered before; gives up after `patience`.

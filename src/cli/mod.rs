@@ -15,6 +15,8 @@ mod daemon;
 
 mod doctor;
 
+mod errors;
+
 mod evict;
 
 mod fail;
@@ -46,6 +48,8 @@ mod probe;
 mod procs;
 
 mod remount;
+
+mod rescue;
 
 mod serve;
 
@@ -87,6 +91,8 @@ fn run(cli: Cli, line: &[OsString]) -> Result<ExitCode, Failure> {
         Command::Umount(args) => done(umount::run(&args)),
         Command::Status(args) => status::run(&args).map(Into::into),
         Command::Flush(args) => done(flush::run(&args)),
+        Command::Errors(args) => errors::run(&args).map(Into::into),
+        Command::Rescue(args) => done(rescue::run(&args)),
         Command::Info(args) => done(info::run(&args)),
         Command::Doctor(args) => doctor::run(&args).map(Into::into),
         Command::Bench(args) => done(bench::run(&args)),

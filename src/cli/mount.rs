@@ -365,6 +365,10 @@ impl Subject for Watched {
     fn prepare_unmount(&self) -> Result<(), String> {
         self.front.flush(FLUSH_PATIENCE)
     }
+
+    fn errors(&self, clear: bool) -> Value {
+        self.front.errors(clear)
+    }
 }
 
 /// Resident memory of this process, from /proc/self/statm (pages).

@@ -82,6 +82,9 @@ fn valued(args: &mut MountArgs, name: &str, value: &str, word: &str) -> Result<(
         "log_operations" => {
             args.client.log_operations.get_or_insert(number(value, 16..=1_000_000, word)?);
         }
+        "rescue" => {
+            args.client.rescue.get_or_insert(PathBuf::from(value));
+        }
         "cache_inodes" => {
             args.client.cache_inodes.get_or_insert(number(value, 64..=100_000_000, word)?);
         }

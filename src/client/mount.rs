@@ -106,6 +106,8 @@ pub struct Mount {
     late: Late,
     /// Anything failed late so far.
     failed_late: AtomicBool,
+    /// Of what the last flush of the whole mount has told.
+    flushed: Mutex<Cursor>,
     /// What descriptors have seen of that; those that are not in here saw nothing.
     cursors: Mutex<FxHashMap<HandleId, Cursor>>,
     link: Arc<Link>,
@@ -157,6 +159,7 @@ impl Mount {
             state: Mutex::new(State::new(&options, &welcome)),
             late: Late::new(late),
             failed_late: AtomicBool::new(false),
+            flushed: Mutex::default(),
             cursors: Mutex::default(),
             link,
             settled,
@@ -211,12 +214,19 @@ impl Mount {
         drop(self.caches.set(caches));
     }
 
-    /// Makes all that was answered before durable; `done` hears when.
+    /// Makes all that was answered before durable; `done` hears when, or that something was lost since the last time.
     pub fn flush<F>(self: &Arc<Self>, done: F)
     where
         F: FnOnce(Result<(), Errno>) + Send + 'static,
     {
-        self.make_durable(Box::new(done));
+        let mount = Arc::clone(self);
+        self.make_durable(Box::new(move |result| {
+            let told = {
+                let mut flushed = mount.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+                mount.late.check_mount(&mut flushed)
+            };
+            done(result.and(told));
+        }));
     }
 
     /// Leaves the server: all that was answered is durable, then the session ends and with it what it holds and has

@@ -21,13 +21,18 @@ pub enum Ask {
     Flush,
     /// The mount is about to be taken away: flush, and say in the log that the end was asked for.
     PrepareUnmount,
+    /// What was answered as done and then refused; answered from memory.
+    Errors {
+        /// Empty the list afterwards, and complete changes locally again if too many errors had ended that.
+        clear: bool,
+    },
 }
 
 /// What the daemon answers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// It was done; `Status` and `Ping` bring their data, the others `null`.
+    /// It was done; `Status`, `Ping` and `Errors` bring their data, the others `null`.
     Ok(Value),
     /// It was not; one line for the user.
     Error(String),

@@ -36,6 +36,9 @@ pub trait Subject: Send + Sync + 'static {
     /// # Errors
     /// One line for the user.
     fn prepare_unmount(&self) -> Result<(), String>;
+
+    /// What failed late, from memory; with `clear` the list is emptied.
+    fn errors(&self, clear: bool) -> Value;
 }
 
 /// A running control socket. Dropping it removes the socket and ends the accepting thread.
@@ -166,6 +169,7 @@ fn act(ask: Ask, subject: &dyn Subject) -> Reply {
             }));
         }
         Ask::Status => return Reply::Ok(subject.status()),
+        Ask::Errors { clear } => return Reply::Ok(subject.errors(clear)),
         Ask::Flush => subject.flush(),
         Ask::PrepareUnmount => subject.prepare_unmount(),
     };

@@ -32,6 +32,9 @@ impl Subject for Gate {
     fn prepare_unmount(&self) -> Result<(), String> {
         Err("the disk of the store is full".into())
     }
+    fn errors(&self, clear: bool) -> Value {
+        json!({ "cleared": clear })
+    }
 }
 
 fn start(folder: &Path) -> (Arc<Gate>, ControlServer, std::path::PathBuf) {
@@ -52,6 +55,10 @@ fn a_request_is_answered_and_a_refusal_keeps_its_words() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let status = ask(&path, me(), Ask::Status, LONG).unwrap();
     assert_eq!(status["transport"], "blocking");
+    for clear in [false, true] {
+        let errors = ask(&path, me(), Ask::Errors { clear }, LONG).unwrap();
+        assert_eq!(errors["cleared"], clear);
+    }
     let ping = ask(&path, me(), Ask::Ping, LONG).unwrap();
     assert_eq!(ping["pid"], std::process::id());
     assert_eq!(super::client::daemon(&path, me()).unwrap(), std::process::id());

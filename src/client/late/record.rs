@@ -28,7 +28,7 @@ pub struct FailureLine {
 }
 
 /// What `ringfs errors` shows.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct LateReport {
     /// Every change waits for the server.
     pub degraded: bool,

@@ -54,7 +54,10 @@ pub(super) struct Keeper {
 
 enum Attempt {
     /// The server does not know the session.
-    Lost,
+    Lost {
+        /// It is another one than that which did.
+        restarted: bool,
+    },
     Fault(LinkFault),
 }
 
@@ -82,7 +85,9 @@ impl Keeper {
         match keeper.attempt() {
             Ok(()) => {}
             Err(Attempt::Fault(fault)) => return Err(fault),
-            Err(Attempt::Lost) => return Err(keeper.shared.protocol("it lost a session that had not begun")),
+            Err(Attempt::Lost { .. }) => {
+                return Err(keeper.shared.protocol("it lost a session that had not begun"));
+            }
         }
         let welcome = keeper.shared.info().welcome.clone();
         let shared = Arc::clone(&keeper.shared);
@@ -112,7 +117,7 @@ impl Keeper {
             }
             self.take_down(&fault);
             if stale {
-                self.lost();
+                self.lost(false);
             }
             if !self.reconnect() {
                 break;
@@ -202,7 +207,7 @@ impl Keeper {
                     tracing::info!("connected to {} again", self.shared.name());
                     return true;
                 }
-                Err(Attempt::Lost) => self.lost(),
+                Err(Attempt::Lost { restarted }) => self.lost(restarted),
                 Err(Attempt::Fault(fault)) => self.note(&fault),
             }
         }
@@ -243,10 +248,15 @@ impl Keeper {
         };
         self.volume.clone_from(&welcome.volume);
         let (resumed, restarted) = (!self.fresh, self.epoch != welcome.epoch);
+        // The session was lost to the server before this one, whose commits mean nothing now.
+        let lost_again = !resumed && restarted && self.epoch != 0;
         self.fresh = false;
         self.epoch = welcome.epoch;
         if restarted {
             self.shared.durable_anew();
+        }
+        if lost_again && let Some(owner) = self.shared.owner() {
+            owner.lost(true);
         }
         let version = u16::try_from(welcome.version).unwrap_or(0);
         {
@@ -310,7 +320,7 @@ impl Keeper {
         };
         let (metadata, welcome) = self.handshake(&terms)?;
         if terms.resumed && !welcome.session_known {
-            return Err(Attempt::Lost);
+            return Err(Attempt::Lost { restarted: welcome.epoch != self.epoch });
         }
         // A resumed session replaces its former connections; this one stands beside the first.
         let beside = Terms { resumed: false, leases: false, ..terms };
@@ -327,7 +337,7 @@ impl Keeper {
                 Err(Errno::ESTALE) => {
                     // What it still has there would be in the way of the new session.
                     terms.bye(&metadata, version, next());
-                    return Err(Attempt::Lost);
+                    return Err(Attempt::Lost { restarted: welcome.epoch != self.epoch });
                 }
                 Err(_) => return Err(self.shared.protocol("it refused what the session holds").into()),
             }
@@ -355,14 +365,14 @@ impl Keeper {
     }
 
     /// The server forgot the session: what is in flight has an unknown fate; a new session begins.
-    fn lost(&mut self) {
+    fn lost(&mut self, restarted: bool) {
         tracing::error!(
             "{} does not know session {} any more: open files and locks are lost",
             self.shared.name(),
             self.session
         );
         if let Some(owner) = self.shared.owner() {
-            owner.lost();
+            owner.lost(restarted);
         }
         // Without random numbers the next one still differs from this mount's earlier ones.
         self.session = random_session().unwrap_or(SessionId(self.session.0.wrapping_add(1)));

@@ -148,8 +148,9 @@ pub trait Owner: Send + Sync {
     fn held(&self) -> Held;
 
     /// The server does not know the session any more: open files without a name and locks are gone. All that was in
-    /// flight fails with EIO right after this; new requests go to a fresh session.
-    fn lost(&self);
+    /// flight fails with EIO right after this; new requests go to a fresh session. `restarted`: it is another server than
+    /// before, which has only what was durable.
+    fn lost(&self, restarted: bool);
 
     /// The server wants leases back. Called on the thread that receives, behind the closures of the answers that came
     /// before; it must only take note.

@@ -27,7 +27,7 @@ impl Mount {
             let Some((_, mutation)) = failed.mutation() else { continue };
             let touches = Touches::of(&mutation);
             let mut state = self.state();
-            let concerned = touches.concerned(&state);
+            let (concerned, path) = (touches.concerned(&state), touches.path(&state));
             stale.inodes.extend(state.tree.roll_back(&touches.names, &touches.inos, touches.made));
             stale.names |= !touches.names.is_empty();
             state.counts.failed_late += 1;
@@ -35,7 +35,8 @@ impl Mount {
             if let Some(ino) = touches.unlinked {
                 self.namespace.inodes.not_held(ino, false);
             }
-            let failure = Failure { mutation: &mutation, errno: failed.errno, path: None, seconds, now };
+            let failure =
+                Failure { mutation: &mutation, errno: failed.errno, path: path.as_deref(), seconds, now };
             self.late.failed(&failure, concerned);
         }
         if self.late.degraded() {
@@ -121,6 +122,17 @@ impl<'m> Touches<'m> {
         all.retain(|ino| *ino != Ino::ROOT);
         all.push(Ino::ROOT);
         all
+    }
+
+    /// What it was about, from the root, as far as the names on the way are known.
+    fn path(&self, state: &State) -> Option<Vec<u8>> {
+        let Some((parent, name)) = self.names.first() else { return state.tree.path(*self.inos.first()?) };
+        let mut path = state.tree.path(*parent)?;
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.bytes());
+        Some(path)
     }
 
     fn of(mutation: &Mutation<'m>) -> Self {

@@ -164,7 +164,7 @@ impl Owner for Mount {
         Held { holds, locks: self.namespace.locks.asserted() }
     }
 
-    fn lost(&self) {
+    fn lost(&self, restarted: bool) {
         let Some(mount) = self.myself.upgrade() else { return };
         let locks = self.namespace.locks.all();
         let open = self.namespace.inodes.lost();
@@ -179,7 +179,7 @@ impl Owner for Mount {
             self.namespace.locks.granted(ino, LockRequest { kind: LockKind::Unlock, ..lock });
         }
         let mut state = mount.state();
-        let mut answered = state.log.fence(false);
+        let mut answered = state.log.fence(restarted);
         state.numbers.clear();
         state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();

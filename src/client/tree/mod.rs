@@ -196,6 +196,23 @@ impl Tree {
         std::iter::successors(Some(ino), above).take(DEPTH_MAX).collect()
     }
 
+    /// Where the inode is, from the root, as far as the names on the way are known. For the operator: it looks through the
+    /// names of each directory above.
+    #[must_use]
+    pub fn path(&self, ino: Ino) -> Option<Vec<u8>> {
+        let above = self.ancestors(ino);
+        if *above.last()? != Ino::ROOT {
+            return None;
+        }
+        let mut parts = Vec::new();
+        for pair in above.windows(2) {
+            let names = self.nodes.get(pair[1])?.names()?;
+            parts.push(names.iter().take(PATH_NAMES_MAX).find(|entry| entry.ino == pair[0])?.name());
+        }
+        parts.reverse();
+        Some(parts.join(&b'/'))
+    }
+
     /// What those who use this inode are told after a late failure of what made it.
     #[must_use]
     pub fn poisoned(&self, ino: Ino) -> Option<Errno> {
@@ -239,3 +256,6 @@ impl Tree {
         if may { Ok(node) } else { Err(Denied::Ask) }
     }
 }
+
+/// Names of a directory that are looked through for a path.
+const PATH_NAMES_MAX: usize = 1 << 14;

@@ -20,7 +20,7 @@ enum Heard {
     Waited(u64, Outcome),
     Replay(bool),
     Answer(u64),
-    Lost,
+    Lost(bool),
 }
 
 #[derive(Default)]
@@ -45,8 +45,8 @@ impl Owner for Log {
         self.held.lock().unwrap().clone()
     }
 
-    fn lost(&self) {
-        self.hear(Heard::Lost);
+    fn lost(&self, restarted: bool) {
+        self.hear(Heard::Lost(restarted));
     }
 
     fn recalled(&self, recalls: &[Recall]) {
@@ -270,6 +270,19 @@ fn a_restarted_server_is_told_to_the_owner_and_counts_its_commits_anew() {
     say(&mut again, asked.header.version, &[Notice::Durable], 2);
     eventually(|| log.all().len() == 4);
     assert_eq!(log.all()[2..], [Heard::Replay(true), Heard::Durable(2)]);
+}
+
+#[test]
+fn a_session_lost_with_its_server_is_told_apart_from_one_the_server_gave_up() {
+    for epoch in [1, 2] {
+        let server = Server::new();
+        let (_link, metadata, data, log) = opened(&server);
+        drop((metadata, data));
+        let mut again = server.accept();
+        assert!(again.hello().resumed);
+        again.welcome(&crate::wire::hello::Welcome { epoch, ..server.welcome(false) });
+        eventually(|| log.all() == [Heard::Lost(epoch == 2)]);
+    }
 }
 
 #[test]

@@ -119,7 +119,8 @@ impl Owner for Mount {
         self.held.lock().unwrap().clone()
     }
 
-    fn lost(&self) {
+    fn lost(&self, restarted: bool) {
+        assert!(!restarted, "the epoch is the same");
         self.lost.fetch_add(1, Ordering::SeqCst);
     }
 }
