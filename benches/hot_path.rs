@@ -7,7 +7,7 @@
 
 use ringfs::base::{Attr, Caller, Ino, Kind, Name, NameHash, SetAttr, Time};
 use ringfs::client::namespace::Namespace;
-use ringfs::client::oplog::slots::{Bounds, Log};
+use ringfs::client::oplog::{Action, Limits, Log};
 use ringfs::client::tree::{Change, New, Tree, TreeBounds};
 use ringfs::kernel::abi::{InHeader, Opcode};
 use ringfs::kernel::decode::{Request, reply};
@@ -171,12 +171,20 @@ fn codec() {
 }
 
 fn oplog() {
-    let mut log = Log::new(Bounds::default());
-    let unlink = Mutation::Unlink { parent: Ino(1), name: name(b"a-file-name.txt"), ino: None, hold: true };
-    row("mutation log: accept, send, settle", || {
-        let Ok(record) = log.accept(Caller::ROOT, black_box(&unlink)) else { return };
-        log.sent(record.ticket);
-        black_box(log.settle(record.ticket));
+    let mut log = Log::new(Limits::default());
+    let unlink =
+        Mutation::Unlink { parent: Ino(1), name: name(b"a-file-name.txt"), ino: Some(Ino(9)), hold: false };
+    let (mut now, mut commit) = (Duration::ZERO, 0);
+    row("mutation log: accept; a 256th of sending and retiring", || {
+        now += Duration::from_micros(20);
+        let accepted = log.accept(now, Caller::ROOT, Time::default(), black_box(&unlink), None);
+        let Action::Send(batch) = log.next(now) else {
+            black_box(accepted.is_ok());
+            return;
+        };
+        commit += 1;
+        drop(log.answered(now, batch.first, commit, &mut std::iter::empty()));
+        drop(black_box(log.durable(commit)));
     });
 }
 

@@ -25,28 +25,29 @@
 
 mod fold;
 mod pace;
+mod room;
 mod segment;
 mod send;
 mod settle;
-pub mod slots;
 mod stage;
 mod status;
 #[cfg(test)]
 mod tests;
 mod waiters;
 
+pub use room::{Refused, cost};
 pub use segment::{Batch, Failed};
 pub use send::Action;
 pub use settle::Answered;
-pub use slots::{Bounds, Claim, Granted, ParkId, Record, Refused, SharedLog, Wake, cost};
 pub use stage::{Event, Stage};
 pub use status::LogStatus;
 pub use waiters::{Due, Reached, Retry, Turn};
 
-use crate::base::{Caller, Errno, Ino, Time};
+use crate::base::{Caller, Ino, Time};
 use crate::wire::{Mutation, Ticket};
 use fold::{Folded, Folds};
 use pace::Pace;
+use room::COST_ONE;
 use segment::{Segment, Weight};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -387,15 +388,6 @@ fn is_open_for(segment: &Segment, mutation: &Mutation<'_>) -> bool {
         && (payload == 0 || payload + data_bytes <= SEGMENT_PAYLOAD_BYTES)
 }
 
-/// The errno of one who cannot be parked.
-#[must_use]
-pub fn errno_of_full() -> Errno {
-    Errno::ENOMEM
-}
-
 /// A segment of this length takes no more: half of what a frame may have, so that the largest record fits behind it.
 const SEGMENT_BODY_BYTES: usize = 1 << 20;
 const SEGMENT_PAYLOAD_BYTES: usize = 1 << 20;
-
-/// A small mutation, for those who wonder whether there is room for one.
-const COST_ONE: usize = 512;
