@@ -13,14 +13,19 @@
 //! fjall cuts a damaged journal off at the damage without a word. So each commit also writes its number, and opening
 //! compares the last one with `DIR/persisted`.
 
+mod files;
+
+pub use files::{JOURNAL_BYTES, journal_rest};
+
+use super::key_cache::KeyCache;
 use super::{Changes, CommitSeq, Engine, Order, StoreFault, Value, View, Visit, keys};
 use crate::base::Errno;
+use files::{folder_bytes, newest_journal, read_note, write_note};
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use std::fs::File;
 use std::io;
 use std::ops::{Bound, ControlFlow};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +41,8 @@ pub type RoomCheck = Arc<dyn Fn(u64) -> Result<(), Errno> + Send + Sync>;
 pub struct EmbeddedOptions {
     /// Memory for blocks read from the disk.
     pub cache_bytes: u64,
+    /// Memory for single keys that were lately written or read.
+    pub key_cache_bytes: u64,
     /// See [`RoomCheck`].
     pub room: RoomCheck,
     /// Writes are kept in memory up to this size before they go to a sorted file.
@@ -47,7 +54,13 @@ pub struct EmbeddedOptions {
 impl Default for EmbeddedOptions {
     fn default() -> Self {
         let room: RoomCheck = Arc::new(|_| Ok(()));
-        Self { cache_bytes: 32 << 20, room, memtable_bytes: MEMTABLE_BYTES_MAX, accept_lost_commits: false }
+        Self {
+            cache_bytes: 32 << 20,
+            key_cache_bytes: 32 << 20,
+            room,
+            memtable_bytes: MEMTABLE_BYTES_MAX,
+            accept_lost_commits: false,
+        }
     }
 }
 
@@ -56,8 +69,6 @@ const MEMTABLE_BYTES_MIN: u64 = 1 << 20;
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 /// Size of a sorted file, in memtables.
 const TABLE_MEMTABLES: u64 = 4;
-/// fjall begins a new journal when the newest one is longer than this.
-pub const JOURNAL_BYTES: u64 = 64_000_000;
 /// Removed keys for which looking at all keys is worth it.
 const REWRITE_REMOVED: u64 = 10_000;
 /// How long a commit that finds no room waits for the engine to give some back, and how seldom one does.
@@ -78,6 +89,7 @@ pub struct EmbeddedEngine {
     folder: PathBuf,
     keyspace: Keyspace,
     db: Database,
+    known: KeyCache,
     room: RoomCheck,
     /// Number of the last commit; changed under `committing`.
     last: AtomicU64,
@@ -152,6 +164,7 @@ impl EmbeddedEngine {
             folder: folder.to_path_buf(),
             keyspace,
             db,
+            known: KeyCache::new(options.key_cache_bytes),
             room: Arc::clone(&options.room),
             last: AtomicU64::new(found),
             committing: Mutex::new(()),
@@ -249,53 +262,9 @@ fn open_database(path: &Path, options: &EmbeddedOptions) -> Result<(Database, Ke
     }
 }
 
-/// Bytes that the newest journal of the engine in `folder` may still take from the disk. All of them when it cannot be
-/// looked at.
-#[must_use]
-pub fn journal_rest(folder: &Path) -> u64 {
-    let db = folder.join("db");
-    let newest = newest_journal(&db).ok().flatten();
-    let taken = newest.and_then(|number| std::fs::metadata(db.join(format!("{number}.jnl"))).ok());
-    JOURNAL_BYTES.saturating_sub(taken.map_or(0, |journal| journal.blocks() * 512))
-}
-
-fn newest_journal(db: &Path) -> io::Result<Option<u64>> {
-    let mut newest = None;
-    for entry in std::fs::read_dir(db)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".jnl")?.parse().ok());
-        newest = newest.max(number);
-    }
-    Ok(newest)
-}
-
-const NOTE_BYTES: usize = 12;
-
-/// The commit noted as persisted; 0 when there is none, or when the note itself was torn: it is a check, not a need.
-fn read_note(note: &File) -> io::Result<u64> {
-    let mut bytes = [0; NOTE_BYTES];
-    match note.read_exact_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-        other => other?,
-    }
-    let (number, crc) = bytes.split_at(8);
-    if crc_fast::crc32_iscsi(number).to_le_bytes() != crc {
-        return Ok(0);
-    }
-    Ok(u64::from_le_bytes(*number.first_chunk().expect("split at 8")))
-}
-
-fn write_note(note: &File, commit: u64) -> io::Result<()> {
-    let mut bytes = [0; NOTE_BYTES];
-    bytes[..8].copy_from_slice(&commit.to_le_bytes());
-    let crc = crc_fast::crc32_iscsi(&bytes[..8]);
-    bytes[8..].copy_from_slice(&crc.to_le_bytes());
-    note.write_all_at(&bytes, 0)
-}
-
 impl View for EmbeddedEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreFault> {
-        Ok(self.keyspace.get(key).map_err(engine_fault("read"))?.map(Value))
+        self.known.get(key, || Ok(self.keyspace.get(key).map_err(engine_fault("read"))?.map(Value)))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], order: Order, visit: &mut Visit<'_>) -> Result<(), StoreFault> {
@@ -328,7 +297,10 @@ impl Engine for EmbeddedEngine {
         }
         let number = self.last.load(Ordering::Relaxed) + 1;
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), changes.len() + 1);
-        for (key, value) in changes.iter() {
+        // In order, so that the places in memory where neighbours go are still near.
+        let mut writes: Vec<_> = changes.iter().collect();
+        writes.sort_unstable_by_key(|(key, _)| *key);
+        for (key, value) in writes {
             match value {
                 Some(value) => batch.insert(&self.keyspace, key.0.clone(), value.0.clone()),
                 None => batch.remove(&self.keyspace, key.0.clone()),
@@ -336,7 +308,9 @@ impl Engine for EmbeddedEngine {
         }
         batch.insert(&self.keyspace, keys::COMMIT, number.to_le_bytes());
         let batch = batch.durability(Some(PersistMode::Buffer));
+        let known = self.known.begin();
         batch.commit().map_err(engine_fault("commit")).map_err(|fault| self.latched(fault))?;
+        known.done(changes);
         self.last.store(number, Ordering::Release);
         let removed = changes.iter().filter(|(_, value)| value.is_none()).count();
         self.removed.fetch_add(removed as u64, Ordering::Relaxed);
@@ -392,21 +366,6 @@ impl Engine for EmbeddedEngine {
     fn disk_bytes(&self) -> Result<u64, StoreFault> {
         folder_bytes(&self.folder).map_err(disk_fault("list", &self.folder))
     }
-}
-
-/// Bytes the disk has given to the files in `folder`. A file that goes meanwhile counts nothing.
-fn folder_bytes(folder: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        bytes += match entry.metadata() {
-            Ok(found) if found.is_dir() => folder_bytes(&entry.path())?,
-            Ok(found) => found.blocks() * 512,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

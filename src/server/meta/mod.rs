@@ -16,6 +16,8 @@ mod changes;
 
 mod fault;
 
+mod key_cache;
+
 pub mod memory;
 
 pub mod embedded;

@@ -119,6 +119,7 @@ impl Store {
         let segment_bytes = room.segment_bytes();
         let engine_options = EmbeddedOptions {
             cache_bytes: options.cache_bytes,
+            key_cache_bytes: options.cache_bytes,
             room: Arc::new(move |bytes| for_engine.take(bytes, room::Use::Metadata)),
             memtable_bytes: room.memtable_bytes(),
             accept_lost_commits: options.accept_lost_commits,
