@@ -69,6 +69,7 @@ Mount options (-o, separated by commas, as in /etc/fstab):
   close=WHEN       as --close              lease_margin=MS    as --lease-margin
   gather=US        as --gather             log_operations=N   as --log-operations
   cache_inodes=N   as --cache-inodes       leases=no     as --sync
+  store_cache=MIB  as --store-cache
   rescue=FOLDER    as --rescue
   foreground       as --foreground         bare          as --bare
   _netdev nofail auto noauto user users owner group x-*  for mount(8) and systemd; ignored here
@@ -156,6 +157,10 @@ pub(super) struct ServerTimes {
     /// the lease.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) recall_timeout: Option<u32>,
+    /// Memory for the metadata of the store, in MiB: half for blocks of its files, half for single inodes and names that
+    /// were lately used. Default: 64.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    pub(super) store_cache: Option<u32>,
     /// File whose content is the secret that client and server share. Not readable by others.
     #[arg(long, value_name = "FILE")]
     pub(super) secret_file: Option<PathBuf>,

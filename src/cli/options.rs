@@ -65,6 +65,9 @@ fn valued(args: &mut MountArgs, name: &str, value: &str, word: &str) -> Result<(
         "grace" => {
             args.times.grace.get_or_insert(seconds(value, 0, word)?);
         }
+        "store_cache" => {
+            args.times.store_cache.get_or_insert(number(value, 2..=1_048_576, word)?);
+        }
         "leases" if value == "no" => args.client.sync = true,
         "leases" if value == "yes" => {}
         "close" => {

@@ -27,7 +27,11 @@ impl OwnServer {
     /// The store is in use, of a newer format, damaged, or cannot be made.
     pub(super) fn open(folder: &Path, times: &ServerTimes) -> Result<Self, Failure> {
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let store = Store::open(folder, &StoreOptions::new(now(), owner)).map_err(open_failure)?;
+        let mut options = StoreOptions::new(now(), owner);
+        if let Some(mib) = times.store_cache {
+            options.cache_bytes = u64::from(mib) << 20;
+        }
+        let store = Store::open(folder, &options).map_err(open_failure)?;
         let found = *store.found();
         if !found.clean {
             tracing::warn!(torn_bytes = found.torn_bytes, "{} was not closed in order", folder.display());

@@ -49,7 +49,7 @@ pub struct StoreOptions {
     pub now: Time,
     /// Owner of the root directory of a new volume: user and group.
     pub owner: (u32, u32),
-    /// Memory for metadata read from the disk.
+    /// Memory for metadata: half for blocks of the engine's files, half for single keys.
     pub cache_bytes: u64,
     /// Open also when commits are missing that had reached the disk, and go on without them.
     pub accept_lost_commits: bool,
@@ -59,7 +59,7 @@ impl StoreOptions {
     /// The usual ones.
     #[must_use]
     pub fn new(now: Time, owner: (u32, u32)) -> Self {
-        Self { now, owner, cache_bytes: 32 << 20, accept_lost_commits: false }
+        Self { now, owner, cache_bytes: 64 << 20, accept_lost_commits: false }
     }
 }
 
@@ -118,8 +118,8 @@ impl Store {
         let (for_engine, for_chunks) = (Arc::clone(&room), Arc::clone(&room));
         let segment_bytes = room.segment_bytes();
         let engine_options = EmbeddedOptions {
-            cache_bytes: options.cache_bytes,
-            key_cache_bytes: options.cache_bytes,
+            cache_bytes: options.cache_bytes / 2,
+            key_cache_bytes: options.cache_bytes / 2,
             room: Arc::new(move |bytes| for_engine.take(bytes, room::Use::Metadata)),
             memtable_bytes: room.memtable_bytes(),
             accept_lost_commits: options.accept_lost_commits,
