@@ -158,7 +158,7 @@ pub(super) struct ServerTimes {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) recall_timeout: Option<u32>,
     /// Memory for the metadata of the store, in MiB: half for blocks of its files, half for single inodes and names that
-    /// were lately used. Default: 64.
+    /// were lately used. Default: 256.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     pub(super) store_cache: Option<u32>,
     /// File whose content is the secret that client and server share. Not readable by others.

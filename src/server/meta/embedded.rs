@@ -55,8 +55,8 @@ impl Default for EmbeddedOptions {
     fn default() -> Self {
         let room: RoomCheck = Arc::new(|_| Ok(()));
         Self {
-            cache_bytes: 32 << 20,
-            key_cache_bytes: 32 << 20,
+            cache_bytes: 128 << 20,
+            key_cache_bytes: 128 << 20,
             room,
             memtable_bytes: MEMTABLE_BYTES_MAX,
             accept_lost_commits: false,

@@ -16,8 +16,8 @@ pub enum Reaped {
     Alive,
 }
 
-/// Removes an inode that has just lost its last name and that nobody holds, when that is cheap: without extended
-/// attributes, and with one extent at most. Says whether it is gone.
+/// Removes an inode without a name that nobody holds, when that is cheap: without extended attributes, and with one extent
+/// at most. Says whether it is gone.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -53,6 +53,10 @@ pub fn reap(txn: &mut dyn Txn, ino: Ino) -> Try<Reaped> {
         return Err(
             StoreFault::damaged(&keys::orphan(ino), "an inode with names is noted as an orphan").into()
         );
+    }
+    if at_once(txn, &inode)? {
+        sessions::delete_orphan(txn, ino);
+        return Ok(Reaped::Gone);
     }
     let (mut count, mut from) = (0, 0);
     extents::each(txn, ino, 0..u64::MAX, Order::Reverse, &mut |extent| {

@@ -59,7 +59,7 @@ impl StoreOptions {
     /// The usual ones.
     #[must_use]
     pub fn new(now: Time, owner: (u32, u32)) -> Self {
-        Self { now, owner, cache_bytes: 64 << 20, accept_lost_commits: false }
+        Self { now, owner, cache_bytes: 256 << 20, accept_lost_commits: false }
     }
 }
 
