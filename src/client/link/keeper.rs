@@ -269,7 +269,8 @@ impl Keeper {
             info.since = Instant::now();
             info.fault = None;
         }
-        let mut ahead = Some(if resumed { self.replay(restarted) } else { Vec::new() });
+        // A new session that follows a lost one too: what went out while there was no connection has gone nowhere.
+        let mut ahead = Some(self.replay(resumed, restarted));
         // Not before the owner knows that the server restarted: its leases are gone then.
         self.shared.lived(asked);
         let mut live = Vec::with_capacity(2);
@@ -297,13 +298,16 @@ impl Keeper {
     }
 
     /// What the log sends again, and behind it the end of the re-assertion.
-    fn replay(&self, restarted: bool) -> Vec<InFlight> {
+    fn replay(&self, resumed: bool, restarted: bool) -> Vec<InFlight> {
         for in_flight in LANES.iter().flat_map(|lane| self.shared.channel(*lane).collect()) {
             self.shared.left(&in_flight);
         }
-        let batches = self.shared.owner().map_or_else(Vec::new, |owner| owner.replay(restarted));
+        let owner = self.shared.owner();
+        let batches = owner.map_or_else(Vec::new, |owner| owner.replay(resumed && restarted));
         let mut ahead: Vec<InFlight> = batches.into_iter().map(|batch| self.shared.again(batch)).collect();
-        ahead.push(self.shared.asserted());
+        if resumed {
+            ahead.push(self.shared.asserted());
+        }
         ahead
     }
 

@@ -302,6 +302,22 @@ fn what_the_log_sends_without_a_connection_comes_from_its_replay() {
 }
 
 #[test]
+fn what_the_log_sent_after_a_session_was_lost_goes_out_in_the_next_one() {
+    let server = Server::new();
+    let (link, metadata, data, log) = opened(&server);
+    drop((metadata, data));
+    let mut again = server.accept();
+    again.hello();
+    again.welcome(&server.welcome(false));
+    eventually(|| log.all().iter().any(|heard| matches!(heard, Heard::Lost(_))));
+    link.send(batch(&[7], false));
+    *log.replay.lock().unwrap() = vec![batch(&[7], false)];
+    let (mut metadata, _data, resumed) = server.accept_both(false);
+    assert!(!resumed);
+    assert_eq!(Bytes::from(metadata.request().body), batch(&[7], false).body);
+}
+
+#[test]
 fn an_answer_shows_that_the_session_lived_when_it_was_asked_for() {
     let server = Server::new();
     let before = boottime();
