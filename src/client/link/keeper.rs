@@ -297,17 +297,22 @@ impl Keeper {
         Ok(())
     }
 
-    /// What the log sends again, and behind it the end of the re-assertion.
+    /// What the log sends again, and behind it the end of the re-assertion. A waited mutation that no server has answered
+    /// comes behind that too: until then a server that restarted executes what is sent though others may have leases.
     fn replay(&self, resumed: bool, restarted: bool) -> Vec<InFlight> {
         for in_flight in LANES.iter().flat_map(|lane| self.shared.channel(*lane).collect()) {
             self.shared.left(&in_flight);
         }
         let owner = self.shared.owner();
         let batches = owner.map_or_else(Vec::new, |owner| owner.replay(resumed && restarted));
-        let mut ahead: Vec<InFlight> = batches.into_iter().map(|batch| self.shared.again(batch)).collect();
-        if resumed {
-            ahead.push(self.shared.asserted());
+        if !resumed {
+            return batches.into_iter().map(|batch| self.shared.again(batch)).collect();
         }
+        let (known, new): (Vec<_>, Vec<_>) =
+            batches.into_iter().partition(|batch| batch.local || !batch.unanswered);
+        let mut ahead: Vec<InFlight> = known.into_iter().map(|batch| self.shared.again(batch)).collect();
+        ahead.push(self.shared.asserted());
+        ahead.extend(new.into_iter().map(|batch| self.shared.again(batch)));
         ahead
     }
 

@@ -181,6 +181,9 @@ pub struct Logged {
     pub count: u32,
     /// They were completed locally: their frame keeps its place among all such frames.
     pub local: bool,
+    /// No server has answered them before. A waited mutation of which that is so is new to a server that restarted, and waits
+    /// there for all that others had completed under their leases.
+    pub unanswered: bool,
     /// Their records.
     pub body: Bytes,
     /// Their data.

@@ -77,6 +77,8 @@ pub struct Batch {
     pub count: u32,
     /// They were completed locally.
     pub local: bool,
+    /// No server has answered them before.
+    pub unanswered: bool,
     /// Their records.
     pub body: Bytes,
     /// Their data.
@@ -200,6 +202,7 @@ impl Segment {
             last: Ticket(self.end.0 - 1),
             count: self.live - rejected,
             local: self.local,
+            unanswered: self.stage == Stage::Sent,
             body,
             payload,
         }

@@ -88,6 +88,7 @@ fn batch(tickets: &[u64], local: bool) -> Logged {
         last: Ticket(*tickets.last().unwrap()),
         count: u32::try_from(tickets.len()).unwrap(),
         local,
+        unanswered: false,
         body: body.into(),
         payload: payload.into(),
     }
@@ -210,7 +211,9 @@ fn after_a_lost_connection_the_log_is_replayed_between_the_pieces_of_the_reasser
     metadata.request();
     link.send(batch(&[1, 2], true));
     metadata.request();
-    *log.replay.lock().unwrap() = vec![batch(&[1, 2], true), batch(&[3], false), batch(&[4, 5], true)];
+    let new = Logged { unanswered: true, ..batch(&[6], false) };
+    *log.replay.lock().unwrap() =
+        vec![batch(&[1, 2], true), batch(&[3], false), new.clone(), batch(&[4, 5], true)];
     log.held.lock().unwrap().holds = vec![Ino(8)];
     drop((metadata, data));
     let (mut metadata, _data, resumed) = server.accept_both(true);
@@ -226,6 +229,9 @@ fn after_a_lost_connection_the_log_is_replayed_between_the_pieces_of_the_reasser
     let (end, (holds, locks, last)) = metadata.reassert();
     assert_eq!((holds, locks, last), (vec![], 0, true));
     metadata.answer(&end, &Ok(Answer::Empty));
+    let frame = metadata.frame();
+    assert_eq!(Bytes::from(frame.body.clone()), new.body, "what no server has answered is new to this one");
+    metadata.send(&outcomes(&frame, &[], 0));
     let asked = metadata.request();
     assert_eq!(query::decode(&asked.body), Ok(seek(1)), "then what else was in flight");
     metadata.answer(&asked, &Ok(Answer::Offset(1)));
@@ -235,6 +241,7 @@ fn after_a_lost_connection_the_log_is_replayed_between_the_pieces_of_the_reasser
         Heard::Answered(1, vec![]),
         Heard::Answered(3, vec![]),
         Heard::Answered(4, vec![]),
+        Heard::Answered(6, vec![]),
     ];
     let heard: Vec<_> = log
         .all()
