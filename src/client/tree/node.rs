@@ -28,9 +28,11 @@ pub(super) mod flag {
     pub(in super::super) const USED: u16 = 1 << 8;
     /// Lost its last name here: no link brings it back.
     pub(in super::super) const ORPHAN: u16 = 1 << 9;
+    /// The prefix follows from the number of blocks: a hole of less than a block may be in it, anywhere.
+    pub(in super::super) const HOLE_PERHAPS: u16 = 1 << 10;
     /// What a lease covers: goes with it.
     pub(in super::super) const KNOWLEDGE: u16 =
-        LEASED | EXCLUSIVE | PLAIN | ATTR | PREFIX | SPACE_UNKNOWN | RECALLED | STOPPED;
+        LEASED | EXCLUSIVE | PLAIN | ATTR | PREFIX | SPACE_UNKNOWN | RECALLED | STOPPED | HOLE_PERHAPS;
 }
 
 /// A [`Time`] without the four bytes that alignment costs.
@@ -179,12 +181,15 @@ impl Node {
     /// What the server says.
     pub(super) fn learn(&mut self, attr: &Attr) {
         self.put(attr);
-        self.clear(flag::PREFIX | flag::SPACE_UNKNOWN);
+        self.clear(flag::PREFIX | flag::SPACE_UNKNOWN | flag::HOLE_PERHAPS);
         self.set(flag::ATTR);
         // As many blocks as a file without holes: it has none, or one too small to show.
         if attr.blocks == 0 || attr.blocks == attr.size.div_ceil(512) {
             self.set(flag::PREFIX);
             self.space = if attr.blocks == 0 { 0 } else { attr.size };
+            if attr.blocks * 512 != self.space {
+                self.set(flag::HOLE_PERHAPS);
+            }
         } else {
             self.space = attr.blocks;
         }
@@ -235,12 +240,12 @@ impl Node {
     /// server knows.
     #[must_use]
     pub(super) fn cut(&mut self, size: u64) -> bool {
-        if self.has(flag::PREFIX) {
+        if self.has(flag::PREFIX) && !self.has(flag::HOLE_PERHAPS) {
             self.space = self.space.min(size);
         } else if size == 0 {
             self.space = 0;
             self.set(flag::PREFIX);
-            self.clear(flag::SPACE_UNKNOWN);
+            self.clear(flag::SPACE_UNKNOWN | flag::HOLE_PERHAPS);
         } else if size < self.size {
             return false;
         }

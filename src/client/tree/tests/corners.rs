@@ -254,3 +254,20 @@ fn a_directory_of_many_names_is_known_in_pieces_and_as_a_whole() {
     assert_eq!(list(&mut tree, ROOT, middle).0.len(), 10_000);
     assert_eq!((tree.counts().names, tree.counts().inodes), (20_000, 20_001));
 }
+
+#[test]
+fn cutting_a_file_that_may_begin_with_a_small_hole_is_for_the_server() {
+    let (mut tree, mut clock) = rooted();
+    tree.granted([super::grant(Ino(20), LeaseMode::Exclusive, 5)]);
+    let file = Attr { ino: Ino(20), mode: FILE, nlink: 1, size: 110, blocks: 1, ..root_attr() };
+    tree.learn_attr(tree.stamp(), &file);
+    let cut = |size| SetAttr { size: Some(size), ..SetAttr::default() };
+    // Its data may begin behind the first 31 bytes.
+    assert_eq!(tree.set_attr(&clock.next(), Ino(20), &cut(31)), Err(Denied::Ask));
+    assert_eq!(tree.set_attr(&clock.next(), Ino(20), &cut(0)).unwrap().blocks, 0);
+    let whole = Attr { size: 1024, blocks: 2, ..file };
+    tree.learn_attr(tree.stamp(), &whole);
+    tree.applied(clock.last());
+    tree.learn_attr(tree.stamp(), &whole);
+    assert_eq!(tree.set_attr(&clock.next(), Ino(20), &cut(31)).unwrap().blocks, 1);
+}
