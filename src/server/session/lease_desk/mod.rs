@@ -277,7 +277,7 @@ impl LeaseDesk {
         let mut inner = self.inner();
         let needs = [(Access::Write, inos), (Access::Read, reads)];
         let request = inner.admit(session, &needs, now, request, park)?;
-        inner.table.begin_write(inos);
+        inner.table.begin_write(session, inos);
         Ok(request)
     }
 

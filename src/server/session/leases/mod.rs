@@ -92,6 +92,9 @@ struct Lease {
     exclusive: bool,
     /// It is in [`LeaseTable::recalls`].
     recalled: bool,
+    /// The holder has had a write of its own executed that it has not heard the end of: what it tells its programs may be
+    /// older. Nobody else is told of the inode before that has been recalled.
+    behind: bool,
 }
 
 /// The leases of one inode; nearly always one.
@@ -277,8 +280,13 @@ impl LeaseTable {
 
     /// A write that was admitted begins; until it ends nothing of these inodes is granted, and no other write of them is
     /// admitted.
-    pub(crate) fn begin_write(&mut self, inos: &[Ino]) {
+    pub(crate) fn begin_write(&mut self, session: SessionId, inos: &[Ino]) {
         inos.iter().for_each(|ino| self.overlap.pin(*ino));
+        let Some(seat) = self.seat(session) else { return };
+        for ino in inos {
+            let holders = self.inodes.get_mut(ino).map_or(&mut [][..], Holders::as_mut_slice);
+            holders.iter_mut().filter(|lease| lease.seat == seat).for_each(|own| own.behind = true);
+        }
     }
 
     /// It has ended.
@@ -303,7 +311,7 @@ impl LeaseTable {
         let owner = self.seats[seat as usize].as_mut()?;
         let full = owner.shared + owner.exclusive >= self.limits.leases_max;
         let number = self.number + 1;
-        let lease = |exclusive| Lease { number, seat, exclusive, recalled: false };
+        let lease = |exclusive| Lease { number, seat, exclusive, recalled: false, behind: false };
         let mode = match self.inodes.get_mut(&ino) {
             None if full => return None,
             None => {
@@ -344,7 +352,7 @@ impl LeaseTable {
         let Some(owner) = self.seats[seat as usize].as_mut() else { return };
         owner.exclusive += 1;
         let over = owner.shared + owner.exclusive > self.limits.leases_max;
-        let lease = Lease { number: 0, seat, exclusive: true, recalled: over };
+        let lease = Lease { number: 0, seat, exclusive: true, recalled: over, behind: false };
         self.inodes.insert(ino, Holders::One(lease));
         if over {
             owner.recalls += 1;
@@ -381,7 +389,7 @@ impl LeaseTable {
                 self.inodes.remove(&ino);
             }
         } else {
-            own.exclusive = false;
+            (own.exclusive, own.behind) = (false, false);
             owner.shared += 1;
         }
         self.wake(ino, out);
@@ -493,6 +501,6 @@ impl LeaseTable {
 impl Lease {
     /// Whether it is in the way of somebody who has this seat, or none.
     fn in_way(&self, seat: Option<u32>, access: Access) -> bool {
-        Some(self.seat) != seat && (self.exclusive || access == Access::Write)
+        Some(self.seat) != seat && (self.exclusive || self.behind || access == Access::Write)
     }
 }

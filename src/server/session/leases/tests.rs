@@ -111,13 +111,29 @@ fn a_write_waits_for_every_lease_of_others_and_for_other_writes() {
     assert_eq!(rig.give_back(B, X, b.number, Keep::Nothing), [wait]);
     // Its own lease is in nobody's way but the others'.
     assert_eq!(rig.admit(C, Access::Write, X), None);
-    rig.table.begin_write(&[X]);
+    rig.table.begin_write(C, &[X]);
     assert_eq!(rig.admit(PLAIN, Access::Read, X), None, "the volume orders reads and writes");
     assert_eq!(rig.admit(PLAIN, Access::Write, X), Some(Vec::new()));
     let wait = rig.table.wait(PLAIN, Access::Write, &[X]);
     let mut out = Effects::default();
     rig.table.end_write(&[X], &mut out);
     assert_eq!(out.woken, [wait]);
+}
+
+#[test]
+fn a_write_by_one_of_those_who_share_is_told_to_nobody_before_the_writer_knows_of_it() {
+    let mut rig = Rig::new();
+    let a = rig.read(A, X).unwrap();
+    rig.give_back(A, X, a.number, Keep::Shared);
+    assert_eq!(rig.admit(A, Access::Write, X), None);
+    rig.table.begin_write(A, &[X]);
+    rig.table.end_write(&[X], &mut Effects::default());
+    // Until it hears the outcome it answers its programs from what it knew.
+    let recall = Recall { ino: X, keep: Keep::Shared, number: a.number };
+    assert_eq!(rig.admit(B, Access::Read, X), Some(vec![(A, recall)]));
+    let wait = rig.table.wait(B, Access::Read, &[X]);
+    assert_eq!(rig.give_back(A, X, a.number, Keep::Shared), [wait]);
+    assert_eq!(mode(rig.read(B, X)), Some(LeaseMode::Shared));
 }
 
 #[test]
@@ -160,7 +176,7 @@ fn what_is_given_back_is_the_grant_that_is_named() {
 fn a_read_that_a_write_overlapped_grants_nothing_of_what_was_written() {
     let mut rig = Rig::new();
     let early = rig.table.begin_read();
-    rig.table.begin_write(&[X]);
+    rig.table.begin_write(C, &[X]);
     let amid = rig.table.begin_read();
     assert_eq!(rig.table.grant(A, X, amid, rig.now), None, "it is being written");
     let mut out = Effects::default();
@@ -390,6 +406,8 @@ struct Model {
     versions: BTreeMap<Ino, u64>,
     waits: BTreeMap<WaitId, (SessionId, Access, Ino)>,
     reads: Vec<(SessionId, Ino, super::Stamp, u64)>,
+    /// Written by their holder, who may not have heard the end of it.
+    behind: BTreeSet<(SessionId, Ino)>,
 }
 
 impl Model {
@@ -412,7 +430,9 @@ impl Model {
 
     fn free(&self, who: SessionId, access: Access, ino: Ino) -> bool {
         let mut others = self.leases.iter().filter(|((other, of), _)| *of == ino && *other != who);
-        others.all(|(_, (_, exclusive, _))| access == Access::Read && !exclusive)
+        others.all(|(lease, (_, exclusive, _))| {
+            access == Access::Read && !exclusive && !self.behind.contains(lease)
+        })
     }
 
     fn woken(&mut self, out: Effects) {
@@ -453,6 +473,7 @@ fn no_history_leaves_a_lease_on_an_old_state_or_a_request_waiting_for_nothing() 
                     let grant = rig.table.grant(who, ino, stamp, rig.now);
                     rig.table.end_read(stamp);
                     if let Some(Grant { mode, number, .. }) = grant {
+                        model.behind.remove(&(who, ino));
                         model.leases.insert((who, ino), (number, mode == LeaseMode::Exclusive, version));
                     }
                 }
@@ -460,12 +481,13 @@ fn no_history_leaves_a_lease_on_an_old_state_or_a_request_waiting_for_nothing() 
                     let (who, ino) = (sessions[who], Ino(ino));
                     if rig.table.admit(who, Access::Write, &[ino], rig.now, &mut out) {
                         assert!(model.free(who, Access::Write, ino));
-                        rig.table.begin_write(&[ino]);
+                        rig.table.begin_write(who, &[ino]);
                         let version = model.versions.entry(ino).or_default();
                         *version += 1;
                         // Its own lease learns from the outcome.
                         if let Some((_, _, known)) = model.leases.get_mut(&(who, ino)) {
                             *known = *version;
+                            model.behind.insert((who, ino));
                         }
                         rig.table.end_write(&[ino], &mut out);
                     } else {
@@ -488,6 +510,7 @@ fn no_history_leaves_a_lease_on_an_old_state_or_a_request_waiting_for_nothing() 
                             *known = *version;
                         }
                         *exclusive = false;
+                        model.behind.remove(&(who, ino));
                         if keep == Keep::Nothing {
                             model.leases.remove(&(who, ino));
                         }
@@ -512,6 +535,7 @@ fn no_history_leaves_a_lease_on_an_old_state_or_a_request_waiting_for_nothing() 
                         }
                         *session != who
                     });
+                    model.behind.retain(|(session, _)| *session != who);
                     for ino in changed {
                         *model.versions.entry(ino).or_default() += 1;
                     }
