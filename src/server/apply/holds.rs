@@ -4,14 +4,14 @@
 //! orphan is kept. Orphans are in the store too; the set here saves a look-up at each close.
 
 use crate::base::{Ino, SessionId};
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Holds of all sessions.
 pub(super) struct Holds {
-    sessions: HashMap<SessionId, HashSet<Ino>>,
+    sessions: FxHashMap<SessionId, FxHashSet<Ino>>,
     /// How many sessions hold it; absent: none.
-    holders: HashMap<Ino, u32>,
-    orphans: HashSet<Ino>,
+    holders: FxHashMap<Ino, u32>,
+    orphans: FxHashSet<Ino>,
     grace: bool,
     /// See [`Holds::has_room`].
     per_session_max: usize,
@@ -21,7 +21,13 @@ impl Holds {
     /// After a start, with the orphans found in the store.
     pub(super) fn new(orphans: Vec<Ino>, per_session_max: usize) -> Self {
         let orphans = orphans.into_iter().collect();
-        Self { sessions: HashMap::new(), holders: HashMap::new(), orphans, grace: true, per_session_max }
+        Self {
+            sessions: FxHashMap::default(),
+            holders: FxHashMap::default(),
+            orphans,
+            grace: true,
+            per_session_max,
+        }
     }
 
     /// Whether the session may hold one more. Asked before what can be refused; an orphan that a session made by
@@ -96,7 +102,7 @@ impl Holds {
 
     /// How many inodes the session holds.
     pub(super) fn count(&self, session: SessionId) -> usize {
-        self.sessions.get(&session).map_or(0, HashSet::len)
+        self.sessions.get(&session).map_or(0, FxHashSet::len)
     }
 }
 

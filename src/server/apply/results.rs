@@ -4,7 +4,8 @@
 use crate::base::{Errno, SessionId};
 use crate::server::meta::{StoreFault, Txn, View, keys, sessions};
 use crate::wire::{Outcome, Ticket, outcome};
-use std::collections::{BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Most outcomes kept for one session. A client keeps fewer in flight; of one that never settles, the oldest go.
@@ -28,7 +29,7 @@ pub(super) enum Seen {
 /// Of all sessions.
 #[derive(Default)]
 pub(super) struct Results {
-    windows: HashMap<SessionId, Window>,
+    windows: FxHashMap<SessionId, Window>,
     /// The one mutation that is executed in steps at the moment, and those that wait to be.
     running: Vec<Running>,
 }

@@ -15,7 +15,8 @@ use super::state::{Closer, LinkId, Session, Sweep};
 use crate::base::{Errno, Ino, SessionId};
 use crate::server::apply::Volume;
 use crate::wire::LockRequest;
-use std::collections::{HashMap, HashSet, VecDeque};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -93,7 +94,7 @@ pub(crate) struct Sessions {
 }
 
 struct Table {
-    all: HashMap<SessionId, Arc<Session>>,
+    all: FxHashMap<SessionId, Arc<Session>>,
     dead: Dead,
     grace: Option<Grace>,
     /// When orphans that nobody holds may go, after a grace period.
@@ -103,12 +104,12 @@ struct Table {
 struct Grace {
     ends: Duration,
     /// Sessions that have not said yet what they hold.
-    missing: HashSet<SessionId>,
+    missing: FxHashSet<SessionId>,
 }
 
 #[derive(Default)]
 struct Dead {
-    ids: HashSet<SessionId>,
+    ids: FxHashSet<SessionId>,
     order: VecDeque<SessionId>,
 }
 
@@ -134,7 +135,7 @@ impl Sessions {
     /// The store cannot be read or written.
     pub(crate) fn open(volume: Arc<Volume>, options: SessionOptions) -> Result<Self, Errno> {
         let now = (options.clock)();
-        let (mut all, mut numbers) = (HashMap::new(), Vec::new());
+        let (mut all, mut numbers) = (FxHashMap::default(), Vec::new());
         for (id, record) in volume.sessions()? {
             let about = About::from_bytes(id, &record);
             if about.local {
@@ -144,7 +145,7 @@ impl Sessions {
                 all.insert(id, Arc::new(Session::new(id, about, Phase::Awaited, now)));
             }
         }
-        let missing: HashSet<SessionId> = all.keys().copied().collect();
+        let missing: FxHashSet<SessionId> = all.keys().copied().collect();
         let frozen = !missing.is_empty();
         if frozen {
             let (sessions, grace_ms) = (missing.len(), options.grace.as_millis());

@@ -10,7 +10,8 @@ use super::leases::{Access, LeaseLimits, LeaseTable, LeaseView, Stamp, WaitId};
 use super::state::LinkId;
 use crate::base::{Ino, SessionId};
 use crate::wire::{Frame, FrameKind, Grant, Notice, Notices, Recall, Returned, notice};
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,18 +68,18 @@ pub(crate) struct LeaseDesk {
 
 struct Inner {
     table: LeaseTable,
-    parked: HashMap<WaitId, Parked>,
+    parked: FxHashMap<WaitId, Parked>,
     /// Until grace is over, what may not be worked on before.
     frozen: Option<Vec<Parked>>,
-    load: HashMap<SessionId, Load>,
+    load: FxHashMap<SessionId, Load>,
     ready: VecDeque<Parked>,
-    sinks: HashMap<SessionId, Sink>,
-    granting: HashMap<SessionId, Vec<RangeInclusive<u64>>>,
+    sinks: FxHashMap<SessionId, Sink>,
+    granting: FxHashMap<SessionId, Vec<RangeInclusive<u64>>>,
     held_back: Vec<(SessionId, Recall)>,
     outbox: VecDeque<(SessionId, Recall)>,
     /// A thread empties the outbox: one alone, so that notices keep their order.
     sending: bool,
-    numbers: HashMap<SessionId, Vec<Numbers>>,
+    numbers: FxHashMap<SessionId, Vec<Numbers>>,
     closed: bool,
 }
 
@@ -99,16 +100,16 @@ impl LeaseDesk {
             frozen: AtomicBool::new(frozen),
             inner: Mutex::new(Inner {
                 table: LeaseTable::new(limits, epoch),
-                parked: HashMap::new(),
+                parked: FxHashMap::default(),
                 frozen: frozen.then(Vec::new),
-                load: HashMap::new(),
+                load: FxHashMap::default(),
                 ready: VecDeque::new(),
-                sinks: HashMap::new(),
-                granting: HashMap::new(),
+                sinks: FxHashMap::default(),
+                granting: FxHashMap::default(),
                 held_back: Vec::new(),
                 outbox: VecDeque::new(),
                 sending: false,
-                numbers: HashMap::new(),
+                numbers: FxHashMap::default(),
                 closed: false,
             }),
         }

@@ -3,7 +3,7 @@
 
 use super::Access;
 use crate::base::{Ino, SessionId};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::time::Duration;
 
 /// So many recalls within [`WINDOW`] make an inode contested.
@@ -17,7 +17,7 @@ pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Contests {
-    all: HashMap<Ino, Contest>,
+    all: FxHashMap<Ino, Contest>,
 }
 
 struct Contest {

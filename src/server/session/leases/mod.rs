@@ -26,7 +26,7 @@ use contest::Contests;
 use hash::NumberMap;
 use overlap::Overlap;
 pub(crate) use overlap::Stamp;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::time::Duration;
 pub(crate) use waits::WaitId;
 use waits::{Wait, Waits};
@@ -158,7 +158,7 @@ pub(crate) struct LeaseTable {
     by_session: NumberMap<SessionId, u32>,
     /// Number of the last grant.
     number: u64,
-    recalls: HashMap<(Ino, u32), Outstanding>,
+    recalls: FxHashMap<(Ino, u32), Outstanding>,
     contests: Contests,
     overlap: Overlap,
     waits: Waits,
@@ -174,7 +174,7 @@ impl LeaseTable {
             seats: Vec::new(),
             by_session: NumberMap::default(),
             number: epoch << 40,
-            recalls: HashMap::new(),
+            recalls: FxHashMap::default(),
             contests: Contests::default(),
             overlap: Overlap::default(),
             waits: Waits::default(),
@@ -212,6 +212,8 @@ impl LeaseTable {
         });
         self.recalls.retain(|(_, other), _| *other != seat);
         self.seats[seat as usize] = None;
+        // In an order that does not hang on a secret: a simulation goes the same way each time.
+        freed.sort_unstable();
         for ino in freed {
             self.wake(ino, out);
         }

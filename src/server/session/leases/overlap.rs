@@ -2,7 +2,8 @@
 //! lease, or its client would keep the old state. Changes are numbered; a read remembers the number it began at.
 
 use crate::base::Ino;
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// Changes remembered before those that no read needs any more are looked for.
 const REMEMBERED: usize = 1024;
@@ -18,9 +19,9 @@ pub(super) struct Overlap {
     /// Reads under way, by the number they began at.
     reads: BTreeMap<u64, usize>,
     /// Inodes that are being written, and by how many.
-    pins: HashMap<Ino, usize>,
+    pins: FxHashMap<Ino, usize>,
     /// Changes that a read under way may have missed.
-    changes: HashMap<Ino, Change>,
+    changes: FxHashMap<Ino, Change>,
 }
 
 #[derive(Clone, Copy, Default)]

@@ -2,7 +2,7 @@
 
 use super::Access;
 use crate::base::{Ino, SessionId};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Number of a request that waits.
 pub(crate) type WaitId = u64;
@@ -10,8 +10,8 @@ pub(crate) type WaitId = u64;
 #[derive(Default)]
 pub(super) struct Waits {
     last: WaitId,
-    all: HashMap<WaitId, Wait>,
-    by_ino: HashMap<Ino, Vec<WaitId>>,
+    all: FxHashMap<WaitId, Wait>,
+    by_ino: FxHashMap<Ino, Vec<WaitId>>,
 }
 
 #[derive(Debug)]
