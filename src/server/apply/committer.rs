@@ -55,6 +55,13 @@ impl Committer {
         self.wake.notify_one();
     }
 
+    /// The next group, without waiting. `None`: nobody waits, and all is durable.
+    pub(super) fn take_now(&self) -> Option<Vec<Synced>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let dirty = queue.dirty_since.take().is_some();
+        (dirty || !queue.waiting.is_empty()).then(|| std::mem::take(&mut queue.waiting))
+    }
+
     /// The next group, empty when a commit has waited for `durable_every`; `None` to end.
     fn take(&self, durable_every: Duration) -> Option<Vec<Synced>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +92,7 @@ impl Inner {
         }
     }
 
-    fn flush(&self) -> Result<(), Errno> {
+    pub(super) fn flush(&self) -> Result<(), Errno> {
         if self.latch.get().is_some() {
             return Err(Errno::EIO);
         }

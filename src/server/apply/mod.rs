@@ -64,6 +64,9 @@ pub struct VolumeOptions {
     pub holds_max: usize,
     /// Longest time a commit waits to be made durable when nobody asks for it.
     pub durable_every: Duration,
+    /// Whether threads flush, reap and collect. Without them nothing happens but in a call, in an order that is the same each
+    /// time: [`Volume::work`] flushes and reaps.
+    pub threads: bool,
 }
 
 /// Asked before a local mutation is executed for the first time, under the writer's lock: whether the session owns the
@@ -80,6 +83,7 @@ impl VolumeOptions {
             collect_every: Some(Duration::from_secs(10)),
             holds_max: 1 << 20,
             durable_every: Duration::from_millis(500),
+            threads: true,
         }
     }
 }
@@ -139,6 +143,9 @@ impl Volume {
         let volume = Self { inner, threads: Mutex::default() };
         // What was found may have been written by a server that was killed.
         volume.inner.committer.committed();
+        if !volume.inner.options.threads {
+            return Ok(volume);
+        }
         volume.spawn("ringfs-commit", Inner::commit_loop)?;
         volume.spawn("ringfs-reap", Inner::reap_loop)?;
         if let Some(pause) = volume.inner.options.collect_every {
@@ -213,11 +220,31 @@ impl Volume {
     /// # Errors
     /// The disk refused.
     pub fn sync_wait(&self) -> Result<(), Errno> {
+        if !self.inner.options.threads {
+            return self.inner.flush();
+        }
         let (send, receive) = std::sync::mpsc::channel();
         self.sync(Box::new(move |result| {
             let _gone = send.send(result);
         }));
         receive.recv().unwrap_or(Err(Errno::EIO))
+    }
+
+    /// Does at once what threads do in time: flushes if something waits for it or is not durable, and removes orphans.
+    pub fn work(&self) {
+        if let Some(group) = self.inner.committer.take_now() {
+            let result = self.inner.flush();
+            group.into_iter().for_each(|done| done(result));
+        }
+        while let Some(dead) = self.inner.reaper.take_now() {
+            self.inner.reap(dead);
+        }
+    }
+
+    /// Whether the volume has threads of its own ([`VolumeOptions::threads`]).
+    #[must_use]
+    pub fn has_threads(&self) -> bool {
+        self.inner.options.threads
     }
 
     /// These inodes are no longer open or known to the session; those without a name and another holder die.

@@ -72,6 +72,13 @@ impl Reaper {
         }
     }
 
+    /// The next few, without waiting. `None`: there are none.
+    pub(super) fn take_now(&self) -> Option<VecDeque<Ino>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = queue.dead.len().min(ORPHANS_PER_STEP);
+        (count > 0).then(|| queue.dead.drain(..count).collect())
+    }
+
     fn is_stopped(&self) -> bool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).stop
     }
@@ -85,17 +92,21 @@ impl Reaper {
 
 impl Inner {
     pub(super) fn reap_loop(&self) {
-        while let Some(mut dead) = self.reaper.take() {
-            while !dead.is_empty() && !self.reaper.is_stopped() {
-                match self.reap_step(&dead) {
-                    Ok(finished) => drop(dead.drain(..finished)),
-                    // Some room will be made: by others, or by the collector.
-                    Err(Errno::ENOSPC) => self.reaper.pause(),
-                    Err(errno) => {
-                        // Logged where it was met. The next start finds these orphans again.
-                        tracing::warn!(%errno, orphans = dead.len(), "orphans are kept until the next start");
-                        break;
-                    }
+        while let Some(dead) = self.reaper.take() {
+            self.reap(dead);
+        }
+    }
+
+    pub(super) fn reap(&self, mut dead: VecDeque<Ino>) {
+        while !dead.is_empty() && !self.reaper.is_stopped() {
+            match self.reap_step(&dead) {
+                Ok(finished) => drop(dead.drain(..finished)),
+                // Some room will be made: by others, or by the collector.
+                Err(Errno::ENOSPC) => self.reaper.pause(),
+                Err(errno) => {
+                    // Logged where it was met. The next start finds these orphans again.
+                    tracing::warn!(%errno, orphans = dead.len(), "orphans are kept until the next start");
+                    break;
                 }
             }
         }

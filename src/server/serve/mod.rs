@@ -33,7 +33,7 @@ mod tests;
 
 pub use address::Listen;
 pub use listen::ListenFault;
-pub use local::LocalPeer;
+pub use local::{CarriedPeer, LocalPeer};
 pub use secret::Secret;
 
 use crate::base::Errno;
@@ -154,7 +154,8 @@ impl Server {
             closed: AtomicBool::new(false),
             options,
         });
-        let ticker = Ticker::start(&core)?;
+        // Where the volume has no threads, the server has none either.
+        let ticker = if core.volume.has_threads() { Ticker::start(&core)? } else { Ticker::none() };
         Ok(Self { core, listening: Mutex::default(), ticker })
     }
 
@@ -165,6 +166,20 @@ impl Server {
     /// The refusal a remote client would get; the secret is not asked for.
     pub fn local(&self, hello: &Hello, notices: Notices) -> Result<(LocalPeer, Welcome), Refusal> {
         LocalPeer::new(&self.core, hello, notices)
+    }
+
+    /// A connection whose frames are carried by other means than a socket; `closed` is called when the server ends it. It is
+    /// lost when the peer is dropped; its session lives on as that of any connection that was lost.
+    ///
+    /// # Errors
+    /// The refusal that a remote client would get; the secret is not asked for.
+    pub fn carried(
+        &self,
+        hello: &Hello,
+        notices: Notices,
+        closed: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<(CarriedPeer, Welcome), Refusal> {
+        CarriedPeer::new(&self.core, hello, notices, closed)
     }
 
     /// Listens at an address. Returns the address as a client would name it, with the port the system chose for 0.
@@ -188,6 +203,12 @@ impl Server {
     /// need not wait for that.
     pub fn tick(&self) {
         self.core.sessions.tick();
+        self.core.settle();
+    }
+
+    /// Lets a volume without threads do what is due ([`Volume::work`]).
+    pub fn work(&self) {
+        self.core.volume.work();
         self.core.settle();
     }
 
@@ -279,9 +300,12 @@ struct Ticker {
 }
 
 impl Ticker {
+    fn none() -> Arc<Self> {
+        Arc::new(Self { stopped: Mutex::new(false), wake: Condvar::new(), thread: Mutex::default() })
+    }
+
     fn start(core: &Arc<Core>) -> Result<Arc<Self>, ServeFault> {
-        let ticker =
-            Arc::new(Self { stopped: Mutex::new(false), wake: Condvar::new(), thread: Mutex::default() });
+        let ticker = Self::none();
         // Ten times per lease: a session ends at most a tenth late.
         let pause = (core.options.lease.min(core.options.grace) / 10)
             .clamp(Duration::from_millis(10), Duration::from_secs(1));

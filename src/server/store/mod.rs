@@ -163,13 +163,18 @@ impl Store {
         Self::over(Box::new(MemoryEngine::new()), Box::new(MemoryChunks::new()))
     }
 
-    /// A new volume over any two engines.
+    /// The volume over any two engines; a new one if they have none.
     ///
     /// # Errors
     /// The engine cannot store it; the system has no random numbers.
     pub fn over(engine: Box<dyn Engine>, chunks: Box<dyn ChunkStore>) -> Result<Self, OpenFault> {
-        let superblock = make_volume(&*engine, &StoreOptions::new(Time::default(), (0, 0)))?;
-        let found = Found { fresh: true, clean: true, torn_bytes: 0, last_commit: engine.last_commit() };
+        let before = superblock::get(&*engine)?;
+        let fresh = before.is_none();
+        let superblock = match before {
+            Some(found) => found,
+            None => make_volume(&*engine, &StoreOptions::new(Time::default(), (0, 0)))?,
+        };
+        let found = Found { fresh, clean: true, torn_bytes: 0, last_commit: engine.last_commit() };
         Self::assemble(engine, chunks, superblock, found, None)
     }
 
