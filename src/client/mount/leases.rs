@@ -180,6 +180,9 @@ impl Owner for Mount {
         }
         let mut state = mount.state();
         let mut answered = state.log.fence(restarted);
+        if restarted {
+            state.restarted();
+        }
         state.numbers.clear();
         state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();
@@ -234,7 +237,7 @@ impl Owner for Mount {
         }
         let mut state = mount.state();
         if restarted {
-            state.commit = 0;
+            state.restarted();
         }
         let batches = state.log.replay(restarted, boottime());
         drop(state);

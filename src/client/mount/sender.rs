@@ -7,7 +7,7 @@
 
 use super::{Mount, boottime};
 use crate::client::link::Logged;
-use crate::client::oplog::{Action, Batch, Reached};
+use crate::client::oplog::{Action, Batch, Due, Reached};
 use crate::wire::{Query, Ticket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -141,10 +141,15 @@ impl Mount {
     fn send_sync(self: &Arc<Self>) {
         let mount = Arc::clone(self);
         // What the server had applied before it was asked is durable when it answers.
-        let commit = self.state().commit;
+        let (commit, restarts) = {
+            let state = self.state();
+            (state.commit, state.restarts)
+        };
         self.link.call(&Query::Sync { ino: None, data_only: false }, move |answer| {
             let mut state = mount.state();
             let due = match answer {
+                // The link has asked another server, which may not have that commit. The log asks again for what it sent anew.
+                Ok(_) if state.restarts != restarts => Due::default(),
                 Ok(_) => state.log.durable(commit),
                 Err(errno) => state.log.sync_failed(errno),
             };
