@@ -1,6 +1,6 @@
 # Each target is one line: what it does stands in the file it calls.
 
-.PHONY: all build run install test check conformance kernels torture bench perf fuzz ci clean
+.PHONY: all build run install test check conformance kernels sim torture bench perf fuzz ci clean
 
 all: build
 
@@ -31,6 +31,10 @@ conformance:
 # Boots Linux 5.10, 6.1 and 6.12 in QEMU with the program inside.
 kernels:
 	tests/kernels/run.sh
+
+# Clients and a server simulated in one thread, from SEEDS=10000 seeds nobody has tried (FIRST=1: from that one on).
+sim:
+	SIM_SEEDS=$(or $(SEEDS),10000) SIM_FIRST=$(or $(FIRST),$$(date +%s)000) cargo test --release --test sim clients_and_server -- --nocapture
 
 # Servers and clients killed and networks cut under load (ROUNDS=200 of each), long random runs against a folder and over
 # several mounts (STEPS=1000000), a tree of TREE=50000 files counted; root, hours.
