@@ -66,7 +66,7 @@ impl Default for EmbeddedOptions {
 
 /// Bounds of [`EmbeddedOptions::memtable_bytes`].
 const MEMTABLE_BYTES_MIN: u64 = 1 << 20;
-const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+const MEMTABLE_BYTES_MAX: u64 = 32 << 20;
 /// Size of a sorted file, in memtables.
 const TABLE_MEMTABLES: u64 = 4;
 /// Removed keys for which looking at all keys is worth it.
