@@ -146,7 +146,7 @@ pub(super) enum CloseArg {
 /// Options of a server, also of the one inside a mount.
 #[derive(Args, Debug, Clone, Default)]
 pub(super) struct ServerTimes {
-    /// How long a silent client keeps its open files and locks, in seconds. Default: 10.
+    /// How long a silent client keeps its open files and locks, in seconds. Default: 30.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) lease: Option<u32>,
     /// How long clients may take to come back after a restart of the server with what they held open and locked, in
@@ -154,7 +154,7 @@ pub(super) struct ServerTimes {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(super) grace: Option<u32>,
     /// How long a client may take to give back what another waits for before its session is ended, in seconds. Default:
-    /// the lease.
+    /// 10, or the lease if that is shorter.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(super) recall_timeout: Option<u32>,
     /// Memory for the metadata of the store, in MiB: half for blocks of its files, half for single inodes and names that

@@ -94,8 +94,10 @@ fn serve_options(times: &ServerTimes) -> Result<ServeOptions, Failure> {
         options.lease = Duration::from_secs(lease.into());
         options.grace = options.lease;
     }
-    options.leases.recall_timeout =
-        times.recall_timeout.map_or(options.lease, |s| Duration::from_secs(s.into()));
+    options.leases.recall_timeout = match times.recall_timeout {
+        Some(seconds) => Duration::from_secs(seconds.into()),
+        None => options.leases.recall_timeout.min(options.lease),
+    };
     if let Some(grace) = times.grace {
         options.grace = Duration::from_secs(grace.into());
     }

@@ -75,13 +75,15 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         let started = Instant::now();
-        let lease = Duration::from_secs(10);
+        // Long enough to come through a short cut of the network with all that was accepted, and for the kernel to keep
+        // names meanwhile; NFS takes 90 seconds, Ceph 60.
+        let lease = Duration::from_secs(30);
         Self {
             lease,
             grace: lease,
             secret: None,
             locks: LockLimits::default(),
-            leases: LeaseLimits { recall_timeout: lease, ..LeaseLimits::default() },
+            leases: LeaseLimits::default(),
             connections_max: 1024,
             handshake: Duration::from_secs(5),
             ring: true,
