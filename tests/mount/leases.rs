@@ -131,6 +131,18 @@ fn without_leases_every_change_is_the_servers_and_durable_when_it_is_answered() 
         let status = mounted.client.status();
         assert_eq!((status.log.kept, status.mutations_unsettled), (0, 0));
     }
+    // Several at a time, so that some are applied while the disk takes others.
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let mounted = &mounted;
+            scope.spawn(move || {
+                for nth in 0..20 {
+                    fs::write(mounted.path(format!("t{thread}-{nth}")), "x").unwrap();
+                    fs::remove_file(mounted.path(format!("t{thread}-{nth}"))).unwrap();
+                }
+            });
+        }
+    });
     let operations = mounted.client.status().operations;
     assert_eq!((operations.make.here, operations.lookup.here, operations.attributes.here), (0, 0, 0));
     assert!(operations.make.asked >= 20);

@@ -152,11 +152,12 @@ impl Local {
         let frame = self.frame(FrameKind::Call, sequence, body, bytes::Bytes::new());
         let arrived = self.submitted(&frame);
         let reply = Box::new(move |frame: Frame| {
+            // Before the closure: whoever asked for a sync then knows what it made durable.
+            arrived(&frame);
             match answers::answer(&frame.header, &frame.body, &frame.payload) {
                 Ok((answer, grants)) => done(answer, grants),
                 Err(_) => done(Err(Errno::EIO), Grants::default()),
             }
-            arrived(&frame);
         });
         self.peer.submit(frame, reply);
         sequence
@@ -259,7 +260,7 @@ impl Local {
     }
 
     /// Counts a frame that goes out; the result counts its answer, and tells the owner what that says of durability: behind
-    /// what it answers.
+    /// outcomes, so that nothing is durable before it is known to be applied.
     fn submitted(&self, frame: &Frame) -> impl FnOnce(&Frame) + Send + 'static {
         let (counts, notices) = (Arc::clone(&self.counts), Arc::clone(&self.notices));
         let bytes = frame_bytes(frame);

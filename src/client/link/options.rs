@@ -157,7 +157,7 @@ pub trait Owner: Send + Sync {
     fn recalled(&self, _recalls: &[Recall]) {}
 
     /// All that is in the server's commits up to this one is durable. Called on the thread that receives, behind the
-    /// closure of the answer that brought it.
+    /// outcomes and before the closure of the answer whose frame brought it.
     fn durable(&self, _commit: u64) {}
 
     /// What became of a batch of [`super::Link::send`]; called for each once, unless its connection was lost before.

@@ -122,6 +122,10 @@ fn dispatch(
     let log = lane == Lane::Metadata;
     match header.kind {
         FrameKind::Answer => {
+            if log {
+                // Before the closure: whoever asked for a sync then knows what it made durable.
+                shared.durable(header.durable());
+            }
             let (answer, grants) = answers::answer(header, body, payload).map_err(wire)?;
             let fits = |f: &InFlight| match f.done {
                 Done::Call(_) if header.payload_bytes <= f.payload_bytes_max => Ok(()),
@@ -180,8 +184,8 @@ fn dispatch(
         FrameKind::Notice if log => notices(shared, body).map_err(wire)?,
         _ => return Err(shared.protocol("it sent a frame that only a client sends, or only in a handshake")),
     }
-    // Behind what the frame brought, so that nothing is durable before it is known to be applied. One connection tells it,
-    // so that it never goes back.
+    // Behind outcomes that the frame brought, so that nothing is durable before it is known to be applied. One connection tells
+    // it, so that it never goes back.
     if log {
         shared.durable(header.durable());
     }

@@ -164,9 +164,10 @@ impl Mount {
             if !durable || outcome.is_err() {
                 return done(outcome, Kept::default());
             }
-            mount.after_durable(Box::new(move |synced| {
+            let synced = move |synced: Result<(), Errno>| {
                 done(outcome.and_then(|done| synced.map(|()| done)), Kept::default());
-            }));
+            };
+            mount.after_durable_to(Some(ticket), Box::new(synced));
         };
         let waiter = Waiter { done: Box::new(told), touched };
         let mut state = self.state();
@@ -201,7 +202,6 @@ impl Mount {
         waited: Option<Outcome>,
     ) {
         let mut state = self.state();
-        state.commit = state.commit.max(commit);
         let mut answered = state.log.answered(boottime(), first, commit, failures);
         let waiter = waited.as_ref().and_then(|outcome| state.waiters.remove(&outcome.ticket));
         let mut wanted = Vec::new();

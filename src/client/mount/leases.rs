@@ -180,9 +180,6 @@ impl Owner for Mount {
         }
         let mut state = mount.state();
         let mut answered = state.log.fence(restarted);
-        if restarted {
-            state.restarted();
-        }
         state.numbers.clear();
         state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();
@@ -236,9 +233,6 @@ impl Owner for Mount {
             }
         }
         let mut state = mount.state();
-        if restarted {
-            state.restarted();
-        }
         let batches = state.log.replay(restarted, boottime());
         drop(state);
         batches.into_iter().map(super::sender::logged).collect()

@@ -140,22 +140,19 @@ impl Mount {
 
     fn send_sync(self: &Arc<Self>) {
         let mount = Arc::clone(self);
-        // What the server had applied before it was asked is durable when it answers.
-        let (commit, restarts) = {
-            let state = self.state();
-            (state.commit, state.restarts)
-        };
+        // The frame that answers it tells what is durable, and the log hears that first.
         self.link.call(&Query::Sync { ino: None, data_only: false }, move |answer| {
             let mut state = mount.state();
             let due = match answer {
-                // The link has asked another server, which may not have that commit. The log asks again for what it sent anew.
-                Ok(_) if state.restarts != restarts => Due::default(),
-                Ok(_) => state.log.durable(commit),
+                Ok(_) => {
+                    state.log.sync_answered();
+                    Due::default()
+                }
                 Err(errno) => state.log.sync_failed(errno),
             };
-            mount.settle(&mut state);
             drop(state);
             due.run();
+            mount.pump();
         });
     }
 
@@ -194,17 +191,17 @@ impl Mount {
     pub(super) fn make_durable(self: &Arc<Self>, then: Reached) {
         if !self.state().log.is_empty() {
             // The sync of what is here covers it.
-            return self.after_durable(then);
+            return self.after_durable_to(None, then);
         }
         let query = Query::Sync { ino: None, data_only: false };
         self.link.call(&query, move |answer| then(answer.map(|_| ())));
     }
 
-    /// Runs `then` when all that was accepted so far is durable.
-    pub(super) fn after_durable(self: &Arc<Self>, then: Reached) {
+    /// Runs `then` when all that was accepted up to this ticket is durable; without one: all that was accepted so far.
+    pub(super) fn after_durable_to(self: &Arc<Self>, ticket: Option<Ticket>, then: Reached) {
         let mut state = self.state();
         let (last, waiting) = (state.log.last(), state.log.waiting());
-        let due = state.log.after_durable(last, then);
+        let due = state.log.after_durable(ticket.unwrap_or(last), then);
         drop(state);
         due.run();
         self.hurry(waiting);

@@ -19,10 +19,6 @@ pub(super) struct State {
     pub(super) tree: Tree,
     pub(super) log: Log,
     pub(super) numbers: Numbers,
-    /// The server's highest commit of which an outcome was told.
-    pub(super) commit: u64,
-    /// Counts restarts of the server: commits of the one before mean nothing at the next.
-    pub(super) restarts: u64,
     /// Who waits for the outcome of a mutation.
     pub(super) waiters: FxHashMap<Ticket, Waiter>,
     /// Inodes whose last name was taken here, and the mutation that took it, while that is not durable.
@@ -49,8 +45,6 @@ impl State {
             tree: Tree::new(NameHash::new(name_key), bounds),
             log: Log::new(limits),
             numbers: Numbers::default(),
-            commit: 0,
-            restarts: 0,
             waiters: FxHashMap::default(),
             unlinked: FxHashMap::default(),
             unlinked_by: VecDeque::new(),
@@ -79,12 +73,6 @@ impl State {
                 self.unlinked.remove(&ino);
             }
         }
-    }
-
-    /// There is another server: what the one before had executed is not known to be there.
-    pub(super) fn restarted(&mut self) {
-        self.commit = 0;
-        self.restarts += 1;
     }
 
     /// What was held by mutations of the session is not any more.

@@ -113,6 +113,8 @@ pub struct Log {
     durable_commit: u64,
     /// A sync was asked for that covers the tickets below.
     synced: Ticket,
+    /// Syncs that were asked for and are not answered.
+    syncs: usize,
     counts: status::Counts,
 }
 
@@ -137,6 +139,7 @@ impl Log {
             last_sent_accept: None,
             durable_commit: 0,
             synced: Ticket(1),
+            syncs: 0,
             counts: status::Counts::default(),
         }
     }

@@ -13,8 +13,9 @@ use std::time::Duration;
 pub enum Action {
     /// Hand this to the link, and ask again.
     Send(Batch),
-    /// Ask the server for a sync, behind what was sent ([`crate::wire::Query::Sync`] of everything; its frame tells the
-    /// durable commit: [`Log::durable`]), and ask again.
+    /// Ask the server for a sync, behind what was sent ([`crate::wire::Query::Sync`] of everything), and ask again. When it
+    /// is answered the log hears first what is durable ([`Log::durable`]), then [`Log::sync_answered`] or
+    /// [`Log::sync_failed`].
     Sync,
     /// Nothing until that time, or until the log has changed.
     Wait(Option<Duration>),
@@ -79,10 +80,13 @@ impl Log {
     }
 
     fn sync_or_wait(&mut self, until: Option<Duration>) -> Action {
-        let wanted = self.durable_barriers.highest().is_some_and(|high| high >= self.synced);
-        // A sync covers what was sent before it.
-        if wanted && self.undurable < self.unsent {
+        let Some(high) = self.durable_barriers.highest() else { return Action::Wait(until) };
+        // A sync covers what was applied before it: local mutations that were sent before, but of waited ones the server may
+        // apply some behind it. What is in the barriers' way when all syncs are answered is such a one.
+        let behind = self.syncs == 0 && self.stage(self.undurable) == Some(Stage::Applied);
+        if (high >= self.synced || behind) && self.undurable < self.unsent {
             self.synced = self.unsent;
+            self.syncs += 1;
             self.counts.syncs += 1;
             return Action::Sync;
         }

@@ -83,8 +83,14 @@ impl Log {
         due
     }
 
-    /// The sync failed: those who wait for durability are told.
+    /// A sync was done. Who waits for something that the server applied behind it needs another one: ask [`Log::next`].
+    pub fn sync_answered(&mut self) {
+        self.syncs = self.syncs.saturating_sub(1);
+    }
+
+    /// A sync failed: those who wait for durability are told.
     pub fn sync_failed(&mut self, errno: Errno) -> Due {
+        self.sync_answered();
         let mut due = Due::default();
         self.durable_barriers.fail(errno, &mut due);
         due

@@ -64,15 +64,32 @@ impl Script {
 
     /// Gives the oldest batch's only mutation its outcome, after `check` has seen it.
     fn outcome(&self, check: impl FnOnce(Mutation<'_>), result: Result<Done, Errno>) {
+        self.outcome_in(1, check, result);
+    }
+
+    /// The same, in this commit.
+    fn outcome_in(&self, commit: u64, check: impl FnOnce(Mutation<'_>), result: Result<Done, Errno>) {
         let (frame, reply) = self.take();
         assert_eq!(frame.header.kind, FrameKind::Batch);
         let (origin, mutation) = mutation::decode_batch(&frame.body, &frame.payload).next().unwrap().unwrap();
         check(mutation.unwrap());
         let mut body = Vec::new();
-        outcome::begin(&mut body, 1);
+        outcome::begin(&mut body, commit);
         outcome::encode(&mut body, &Outcome { ticket: origin.ticket, result });
         let header = frame.header;
         reply(Frame::new(FrameKind::Outcomes, 1, header.session, header.sequence, body, bytes::Bytes::new()));
+    }
+
+    /// The oldest question is for a sync; all up to this commit is durable.
+    fn synced(&self, commit: u64) {
+        let (frame, reply) = self.take();
+        assert_eq!(query::decode(&frame.body), Ok(Query::Sync { ino: None, data_only: false }));
+        let mut body = Vec::new();
+        answer::encode(&mut body, &Ok(Answer::Empty));
+        let header = frame.header;
+        let frame =
+            Frame::new(FrameKind::Answer, 1, header.session, header.sequence, body, bytes::Bytes::new());
+        reply(frame.durable(commit));
     }
 }
 
@@ -124,16 +141,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
         let server = Arc::new(Script::default());
         let peer: Arc<dyn Peer> = Arc::<Script>::clone(&server);
         let target = Target::Local { peer, welcome: Welcome::default(), notices: Arc::default() };
-        let (mount, _) = Mount::open(
-            target,
-            LinkOptions::new("/test").unwrap(),
-            Options::default(),
-            LateOptions::default(),
-        )
-        .unwrap();
+        let (mount, _) =
+            Mount::open(target, LinkOptions::new("/test").unwrap(), options, LateOptions::default()).unwrap();
         Self { mount, server }
     }
 
@@ -616,6 +632,28 @@ fn a_change_that_finds_the_log_full_waits_for_room_and_nothing_is_lost() {
     }
     let status = b.mount.status();
     assert_eq!((status.mutations_parked, status.mutations_unsettled), (0, 0));
+}
+
+#[test]
+fn changes_that_wait_for_the_disk_together_are_each_told_when_a_sync_covers_them() {
+    let b = Bench::with(Options { sync: true, ..Options::default() });
+    let change = |name: &'static [u8]| {
+        let (reply, heard) = told();
+        remove::unlink(b.cx(Ino::ROOT), self::name(name))(reply);
+        heard
+    };
+    let (first, second) = (change(b"one"), change(b"two"));
+    b.server.outcome_in(1, |_| (), Ok(Done::default()));
+    // A sync is asked for behind both, which the server does before it applies the second.
+    b.server.outcome_in(2, |_| (), Ok(Done::default()));
+    b.server.synced(1);
+    assert_eq!(first.now(), Ok(vec![]));
+    second.nothing();
+    b.server.synced(2);
+    assert_eq!(second.now(), Ok(vec![]));
+    assert!(b.server.is_quiet());
+    let status = b.mount.status();
+    assert_eq!((status.log.kept, status.mutations_unsettled), (0, 0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use super::{accept, answer, ms, sent, tickets, us};
+use super::{CALLER, accept, answer, chmod, ms, sent, tickets, us};
 use crate::client::oplog::{Action, Limits, Log};
 use std::time::Duration;
 
@@ -88,6 +88,48 @@ fn a_durable_barrier_asks_for_one_sync_behind_what_it_needs() {
     // After a lost connection it is asked for again, behind the replay.
     assert_eq!(log.replay(false, ms(4)), [next]);
     assert_eq!(log.next(ms(4)), Action::Sync);
+}
+
+#[test]
+fn a_sync_that_came_before_what_is_waited_for_is_followed_by_another() {
+    let mut log = Log::new(Limits::default());
+    let mut waited = |ino| {
+        let ticket = log.accept_waited(ms(1), CALLER, &chmod(ino, 0o600), None).unwrap();
+        (ticket, log.send_waited(ticket, ms(1)).unwrap())
+    };
+    let ((_, first), (last, second)) = (waited(5), waited(6));
+    answer(&mut log, ms(2), &first, 1);
+    log.after_durable(last, Box::new(|_| ())).run();
+    assert_eq!(log.next(ms(2)), Action::Sync);
+    // The second is applied behind the sync, which covers the first alone.
+    answer(&mut log, ms(3), &second, 2);
+    assert_eq!(log.next(ms(3)), Action::Wait(None), "one sync at a time");
+    log.durable(1).run();
+    log.sync_answered();
+    assert_eq!(log.next(ms(3)), Action::Sync);
+    log.durable(2).run();
+    log.sync_answered();
+    assert_eq!(log.next(ms(3)), Action::Wait(None));
+    assert!(log.is_empty());
+}
+
+#[test]
+fn what_is_applied_when_all_syncs_are_answered_is_synced_when_its_outcome_comes() {
+    let mut log = Log::new(Limits::default());
+    let ticket = accept(&mut log, ms(1));
+    log.after_durable(ticket, Box::new(|_| ())).run();
+    let batch = sent(&mut log, ms(1));
+    assert_eq!(log.next(ms(1)), Action::Sync);
+    // Answers of a server need not come in the order of the requests.
+    log.sync_answered();
+    assert_eq!(log.next(ms(2)), Action::Wait(None), "nothing is known to be applied");
+    answer(&mut log, ms(3), &batch, 1);
+    assert_eq!(log.next(ms(3)), Action::Sync);
+    // The same when a sync has failed: who comes then needs another one.
+    log.sync_failed(crate::base::Errno::EIO).run();
+    assert_eq!(log.next(ms(3)), Action::Wait(None), "nobody waits");
+    log.after_durable(ticket, Box::new(|_| ())).run();
+    assert_eq!(log.next(ms(3)), Action::Sync);
 }
 
 /// Mutations that come at a steady rate, to a server that takes `way` and some work for each batch.
