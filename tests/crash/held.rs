@@ -74,6 +74,32 @@ fn an_open_file_that_lost_its_name_on_another_mount_outlives_a_kill_of_the_serve
 }
 
 #[test]
+fn what_a_mount_unlinked_and_let_go_before_a_kill_of_the_server_is_not_held_by_it_afterwards() {
+    if !can_mount() {
+        return;
+    }
+    let stage = Stage::new(&TIMES);
+    let (a, b) = (stage.mount("a"), stage.mount("b"));
+    let file = open(&a.join("f"));
+    let held = || {
+        let status = crate::fixture::ringfs(&["status", "--json", b.to_str().unwrap()]).ok().json();
+        status["client"]["inodes_held"].as_u64().unwrap()
+    };
+    // One by the server's hand and one by its own: both are sent again after the kill, since its disk may not have them.
+    let other = open(&a.join("g"));
+    fs::remove_file(b.join("f")).unwrap();
+    fs::remove_file(b.join("g")).unwrap();
+    eventually("the mount lets go of what it has unlinked", || held() == 0);
+    stage.kill_server();
+    stage.start();
+    eventually("grace ends", || stage.status()["grace"].is_null());
+    let inodes = stage.status()["usage"]["inodes"].as_u64().unwrap();
+    drop((file, other));
+    eventually("closed orphans are removed", || stage.status()["usage"]["inodes"] == inodes - 2);
+    stage.end_and_check();
+}
+
+#[test]
 fn locks_outlive_a_kill_of_the_server_and_still_exclude_the_other_mount() {
     if !can_mount() {
         return;

@@ -211,8 +211,10 @@ impl Mount {
         self.settle(&mut state);
         let failed = std::mem::take(&mut answered.failed);
         drop(state);
-        if let (Some(waiter), Some(outcome)) = (waiter, waited) {
-            (waiter.done)(self, outcome.result);
+        match (waiter, waited) {
+            (Some(waiter), Some(outcome)) => (waiter.done)(self, outcome.result),
+            (None, Some(Outcome { result: Ok(done), .. })) => self.told_again(&done),
+            _ => {}
         }
         for ino in wanted {
             self.ask_server(Interrupt::Never, &Query::GetAttr { ino }, |_, _| ());
@@ -221,6 +223,16 @@ impl Mount {
         answered.due.run();
         self.send_drops();
         self.pump();
+    }
+
+    /// The outcome of a waited mutation that was sent again after its caller had heard it: what it has held may be closed or
+    /// forgotten by now.
+    fn told_again(&self, done: &Done) {
+        // Made, or without a name. Of other mutations this is an inode that is not held by them, and a Drop too many does no harm.
+        for ino in done.attr.map(|attr| attr.ino).into_iter().chain(done.orphan) {
+            // Sent with those that wait for this outcome.
+            let _ = self.namespace.inodes.held_once_more(ino);
+        }
     }
 
     /// Tells the link what needs no outcome any more, and forgets what is kept for what is not applied.

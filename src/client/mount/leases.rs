@@ -234,6 +234,13 @@ impl Owner for Mount {
         }
         let mut state = mount.state();
         let batches = state.log.replay(restarted, boottime());
+        if restarted {
+            // What took their last names has them held once more, whether they were dropped since or not. The drops are sent when
+            // that is applied.
+            for ino in state.unlinked.keys() {
+                let _ = mount.namespace.inodes.held_once_more(*ino);
+            }
+        }
         drop(state);
         batches.into_iter().map(super::sender::logged).collect()
     }

@@ -30,7 +30,8 @@ enum Hold {
     Free,
     /// Yes.
     Held,
-    /// Perhaps: a Hold was given up while the server was away. An open asks again; without one a Drop makes sure.
+    /// Perhaps: a Hold was given up while the server was away, or what had it held was sent again. An open asks again; without one
+    /// a Drop makes sure.
     Doubtful,
     /// A Drop is on its way.
     Dropping,
@@ -255,6 +256,23 @@ impl Inodes {
         self.enlist(ino, list)
     }
 
+    /// A mutation that has the server hold the inode for us was sent again: the server holds it once more, also when it had been
+    /// dropped before. True: there is something to drop now.
+    #[must_use]
+    pub fn held_once_more(&self, ino: Ino) -> bool {
+        let mut shard = self.shard(ino);
+        let inode = shard.inodes.entry(ino).or_default();
+        match inode.hold {
+            Hold::Free => inode.hold = Hold::Doubtful,
+            Hold::Held | Hold::Doubtful => {}
+            // Which of the two the server sees first is not known.
+            Hold::Dropping => inode.unsure = true,
+        }
+        let list = list(inode);
+        drop(shard);
+        self.enlist(ino, list)
+    }
+
     /// The operation that took the last name will not ask the server to hold the inode, or has failed: it is not held for that
     /// any more.
     pub fn not_held(&self, ino: Ino, orphan: bool) {
@@ -335,10 +353,10 @@ impl Inodes {
         self.all(|inode| inode.hold == Hold::Held)
     }
 
-    /// Every inode that is open and not held, for the lease keeps it alive.
+    /// Every inode that is open and not held for certain, for the lease keeps it alive.
     #[must_use]
     pub fn open_by_lease(&self) -> Vec<Ino> {
-        self.all(|inode| inode.hold == Hold::Free && inode.opens > 0)
+        self.all(|inode| matches!(inode.hold, Hold::Free | Hold::Doubtful) && inode.opens > 0)
     }
 
     fn all(&self, wanted: impl Fn(&Inode) -> bool) -> Vec<Ino> {
@@ -359,8 +377,7 @@ impl Inodes {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (ino, inode) in &mut shard.inodes {
-                let held = inode.hold == Hold::Held;
-                if held {
+                if matches!(inode.hold, Hold::Held | Hold::Doubtful) {
                     inode.hold = Hold::Free;
                 }
                 if inode.opens > 0 && matches!(inode.hold, Hold::Free) {

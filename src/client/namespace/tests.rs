@@ -124,6 +124,32 @@ fn a_last_name_lost_during_a_drop_of_a_forgotten_inode_drops_it_once_more() {
 }
 
 #[test]
+fn what_a_mutation_that_is_sent_again_has_held_once_more_is_dropped_once_more() {
+    let inodes = Inodes::default();
+    // Nobody needs it any more.
+    assert!(inodes.held_once_more(FILE));
+    assert_eq!(drop_all(&inodes), [FILE]);
+    assert_eq!(inodes.counts(), super::InodeCounts::default());
+    // Open: it stays held, and is dropped once.
+    inodes.created(FILE, true, false);
+    assert!(!inodes.held_once_more(FILE));
+    assert_eq!(inodes.all_held(), [FILE]);
+    assert!(!inodes.forget(FILE, 1));
+    assert!(inodes.closed(FILE));
+    // While its Drop is on its way: another one makes sure.
+    assert_eq!(inodes.next_drops(9, |_| true), Some(vec![FILE]));
+    assert!(!inodes.held_once_more(FILE));
+    let (_, again) = inodes.drops_done(&[FILE]);
+    assert!(again.is_empty());
+    assert_eq!(drop_all(&inodes), [FILE]);
+    assert_eq!(inodes.counts(), super::InodeCounts::default());
+    // Opened under a lease: a second restart must know that it is open.
+    inodes.opened_leased(FILE);
+    assert!(!inodes.held_once_more(FILE));
+    assert_eq!(inodes.open_by_lease(), [FILE]);
+}
+
+#[test]
 fn an_open_that_was_given_up_is_dropped_unless_another_holds() {
     let inodes = Inodes::default();
     inodes.looked_up(FILE);
