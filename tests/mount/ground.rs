@@ -1,5 +1,9 @@
 //! A server on a store in a folder of its own, and mounts of it.
 
+#[path = "../crash/guard.rs"]
+mod guard;
+
+use guard::Guard;
 use ringfs::base::Time;
 use ringfs::client::late::LateOptions;
 use ringfs::client::link::{LinkOptions, LocalNotices, Target};
@@ -33,7 +37,12 @@ pub(crate) struct World {
     socket: PathBuf,
     mounts: AtomicUsize,
     scratch: tempfile::TempDir,
+    _guard: Guard,
 }
+
+/// How long a test may take before its mounts are cut, in seconds. Some race thousands of times, which takes minutes on a machine
+/// with other work: this is for what hangs for good.
+const PATIENCE: u64 = 1200;
 
 /// Whether this host lets us mount; says so once if not.
 pub(crate) fn can_mount() -> bool {
@@ -48,7 +57,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let scratch = tempfile::Builder::new().prefix("ringfs-mount-").tempdir().unwrap();
         let socket = scratch.path().join("socket");
-        let mut world = Self { server: None, socket, mounts: AtomicUsize::new(0), scratch };
+        let guard = Guard::new(scratch.path(), PATIENCE);
+        let mut world = Self { server: None, socket, mounts: AtomicUsize::new(0), scratch, _guard: guard };
         world.start();
         world
     }
@@ -114,7 +124,11 @@ impl World {
                 eprintln!("skipped on {kind}: {why}");
                 None
             }
-            Err(fault) => panic!("{fault}"),
+            Err(fault) => {
+                // Nobody else ends it.
+                let ended = unmount(&point, true);
+                panic!("{fault}; unmounted: {ended:?}");
+            }
         }
     }
 

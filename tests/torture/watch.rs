@@ -1,7 +1,7 @@
 //! No call may hang: when a round takes too long, what is known is printed, the mounts are cut, and the round fails.
 
 use crate::fixture::ringfs;
-use crate::stage::abort_below;
+use crate::stage::guard::abort_below;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
