@@ -168,6 +168,10 @@ impl Front {
         });
         match told.recv_timeout(patience) {
             Ok(Ok(())) => Ok(()),
+            // Told once, by the first flush behind it: trying again helps.
+            Ok(Err(errno)) if !client.late().report().failures.is_empty() => Err(format!(
+                "a change that had been answered was refused later ({errno}): see `ringfs errors`"
+            )),
             Ok(Err(errno)) => Err(format!("the server answered {errno}")),
             Err(_) if client.status().link.connected => {
                 Err(format!("the server was not done within {} s", patience.as_secs()))

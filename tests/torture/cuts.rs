@@ -6,7 +6,7 @@ use crate::random::{Random, seed};
 use crate::round::{Ended, LEASE, PATIENCE, Round, TIMES, must, rounds, seconds};
 use crate::stage::Stage;
 use crate::watch::Watch;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[test]
@@ -61,6 +61,7 @@ fn for_a_moment(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Rand
 /// For longer than a lease: the one that is cut off loses what it had not handed over, a prefix is kept, and nothing of it
 /// comes later. The other goes on.
 fn for_longer(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Random) -> Result<usize, String> {
+    let lost_before = lost(&mounts[0]);
     let round = Round::start(number, mounts, random);
     round.goes_on(10);
     std::thread::sleep(Duration::from_millis(random.below(300)));
@@ -93,8 +94,28 @@ fn for_longer(number: u64, net: &Net, mounts: &[PathBuf; 2], random: &mut Random
             return Err(format!("{name}: kept {during:?} while it was cut off, later {later:?}"));
         }
     }
+    tells_once_what_it_lost(&mounts[0], lost_before).map_err(|why| format!("{name}: {why}"))?;
     ended.remove(&mounts[0]);
     Ok(ended.operations())
+}
+
+/// Changes of a mount that were refused after they had been answered, so far.
+fn lost(mount: &Path) -> u64 {
+    let status = ringfs(&["status", "--json", mount.to_str().unwrap()]).ok().json();
+    status["client"]["leases"]["failed_late"].as_u64().unwrap()
+}
+
+/// Who flushes the whole mount learns that something was lost, if it was, and then no more: an unmount flushes too, and would
+/// be refused at the end of the test.
+fn tells_once_what_it_lost(mount: &Path, before: u64) -> Result<(), String> {
+    let lost = lost(mount) - before;
+    let flush = || ringfs(&["flush", mount.to_str().unwrap()]);
+    let (first, second) = (flush(), flush());
+    let tells = first.code == 1 && first.err.contains("ringfs errors");
+    if (if lost > 0 { tells } else { first.code == 0 }) && second.code == 0 {
+        return Ok(());
+    }
+    Err(format!("{lost} changes were lost, and flushing twice said {first:?} and {second:?}"))
 }
 
 /// A mount that was cut off is not broken.
