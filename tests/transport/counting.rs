@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 struct CountingAllocator;
 
 thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    pub(crate) static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
 #[allow(unsafe_code, reason = "a global allocator is unsafe by trait")]

@@ -5,6 +5,10 @@
 
 mod counting;
 mod ends;
+#[path = "../mount/ground.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod ground;
+mod local;
 mod memory;
 mod mounted;
 mod null;
