@@ -16,3 +16,5 @@ pub mod control;
 pub mod cli;
 
 pub mod base;
+
+pub mod thread;

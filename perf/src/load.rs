@@ -5,6 +5,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What is repeated.
@@ -36,14 +37,24 @@ impl Outcome {
     }
 }
 
-/// Runs `threads` threads for `time`. With `cpu` all of them stay on that processor, otherwise they are spread
-/// over those this process may use.
+/// Where threads run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// All on one processor.
+    On(usize),
+    /// Spread over those this process may use, each staying where it is.
+    Spread,
+    /// Where the scheduler puts them.
+    Free,
+}
+
+/// Runs `threads` threads for `time`.
 pub(crate) fn run(
     dir: &Path,
     operation: Operation,
     threads: usize,
     time: Duration,
-    cpu: Option<usize>,
+    place: Place,
 ) -> Result<Outcome, String> {
     let barrier = Barrier::new(threads);
     let results: Vec<Result<Worked, String>> = std::thread::scope(|scope| {
@@ -52,7 +63,11 @@ pub(crate) fn run(
                 let barrier = &barrier;
                 let dir = dir.join(format!("t{nth}"));
                 scope.spawn(move || {
-                    pin(cpu.unwrap_or(nth % processors()));
+                    match place {
+                        Place::On(cpu) => pin(cpu),
+                        Place::Spread => pin(nth % processors()),
+                        Place::Free => {}
+                    }
                     work(dir, operation, time, barrier)
                 })
             })
@@ -69,6 +84,25 @@ pub(crate) fn run(
         latency.add(&worked.latency).map_err(|error| error.to_string())?;
     }
     Ok(Outcome { operations, wall, latency })
+}
+
+/// Does `work` while a thread on each processor of this process keeps it busy.
+pub(crate) fn beside_busy_cores<T>(work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for cpu in 0..processors() {
+            let over = &over;
+            scope.spawn(move || {
+                pin(cpu);
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 struct Worked {

@@ -1,6 +1,6 @@
 //! The floor of each transport: what a request costs when the file system behind it does nothing.
 
-use crate::load::{self, Operation};
+use crate::load::{self, Operation, Place};
 use crate::mount::Mount;
 use crate::numbers::{median, range, ratios, short};
 use serde_json::{Value, json};
@@ -21,42 +21,69 @@ pub(crate) struct Args {
     /// Negotiate as little as possible instead of what a real mount negotiates.
     #[arg(long)]
     bare: bool,
-    /// Transports to compare; ratios are to the last.
-    #[arg(long, value_delimiter = ',', default_value = "uring,ring,blocking")]
+    /// Transports to compare; ratios are to the last. `uring/no-yield` is the one whose queues do not yield.
+    #[arg(long, value_delimiter = ',', default_value = "uring,uring/no-yield,ring,blocking")]
     transports: Vec<String>,
+    /// Only cases whose name has this in it.
+    #[arg(long, default_value = "")]
+    only: String,
 }
 
 /// One thing that is measured on each transport.
 struct Case {
     name: &'static str,
     operation: Operation,
-    /// One thread and the daemon on processor 0: the shortest way there is.
-    same_core: bool,
+    /// As many threads as the arguments say, or one.
+    all: bool,
+    /// On processor 0 the daemon stays there too: the shortest way there is.
+    place: Place,
+    /// Beside programs that want every processor for themselves.
+    busy: bool,
 }
 
-const CASES: [Case; 4] = [
-    Case { name: "GETATTR, 1 thread, same core", operation: Operation::Getattr, same_core: true },
-    Case { name: "CREATE, 1 thread, same core", operation: Operation::Create, same_core: true },
-    Case { name: "GETATTR, all threads", operation: Operation::Getattr, same_core: false },
-    Case { name: "CREATE, all threads", operation: Operation::Create, same_core: false },
+const fn one(name: &'static str, operation: Operation, place: Place, busy: bool) -> Case {
+    Case { name, operation, all: false, place, busy }
+}
+
+const fn all(name: &'static str, operation: Operation) -> Case {
+    Case { name, operation, all: true, place: Place::Spread, busy: false }
+}
+
+const CASES: [Case; 8] = [
+    one("GETATTR, 1 thread, same core", Operation::Getattr, Place::On(0), false),
+    one("CREATE, 1 thread, same core", Operation::Create, Place::On(0), false),
+    one("GETATTR, 1 thread, not pinned", Operation::Getattr, Place::Free, false),
+    one("CREATE, 1 thread, not pinned", Operation::Create, Place::Free, false),
+    one("GETATTR, 1 thread, not pinned, busy cores", Operation::Getattr, Place::Free, true),
+    one("CREATE, 1 thread, not pinned, busy cores", Operation::Create, Place::Free, true),
+    all("GETATTR, all threads", Operation::Getattr),
+    all("CREATE, all threads", Operation::Create),
 ];
+
+/// What follows a transport whose queues must not yield.
+const NO_YIELD: &str = "/no-yield";
 
 pub(crate) fn run(ringfs: &Path, args: &Args) -> Result<Value, String> {
     let time = Duration::try_from_secs_f64(args.seconds).map_err(|error| error.to_string())?;
     let mut results = Vec::new();
-    for case in &CASES {
+    for case in CASES.iter().filter(|case| case.name.contains(&args.only)) {
         let (mut rates, mut medians) =
             (vec![Vec::new(); args.transports.len()], vec![Vec::new(); args.transports.len()]);
         for _ in 0..args.rounds {
             for (nth, transport) in args.transports.iter().enumerate() {
-                let mut options = vec!["--transport", transport];
+                let plain = transport.strip_suffix(NO_YIELD);
+                let mut options = vec!["--transport", plain.unwrap_or(transport)];
+                if plain.is_some() {
+                    options.push("--no-yield");
+                }
                 if args.bare {
                     options.push("--bare");
                 }
-                let cpu = case.same_core.then_some(0);
-                let mount = Mount::start(ringfs, "null:", &options, cpu.map(|_| "0"))?;
-                let threads = if case.same_core { 1 } else { args.threads };
-                let outcome = load::run(mount.point(), case.operation, threads, time, cpu)?;
+                let cpus = matches!(case.place, Place::On(_)).then_some("0");
+                let mount = Mount::start(ringfs, "null:", &options, cpus)?;
+                let threads = if case.all { args.threads } else { 1 };
+                let run = || load::run(mount.point(), case.operation, threads, time, case.place);
+                let outcome = if case.busy { load::beside_busy_cores(run) } else { run() }?;
                 rates[nth].push(outcome.rate());
                 medians[nth].push(outcome.median_us());
             }
@@ -71,14 +98,14 @@ pub(crate) fn run(ringfs: &Path, args: &Args) -> Result<Value, String> {
 
 fn tell(case: &Case, args: &Args, rates: &[Vec<f64>], medians: &[Vec<f64>]) -> Value {
     println!("\n{} (medians of {} rounds of {} s)", case.name, args.rounds, args.seconds);
-    println!("  {:<10} {:>10} {:>19} {:>10} {:>9}", "transport", "ops/s", "min..max", "p50 us", "rate x");
+    println!("  {:<14} {:>10} {:>19} {:>10} {:>9}", "transport", "ops/s", "min..max", "p50 us", "rate x");
     let mut rows = Vec::new();
     for (nth, transport) in args.transports.iter().enumerate() {
         let (low, high) = range(&rates[nth]);
         let ratio = rates.last().map_or(f64::NAN, |last| median(&ratios(&rates[nth], last)));
         let (rate, p50) = (median(&rates[nth]), median(&medians[nth]));
         let spread = format!("{}..{}", short(low), short(high));
-        println!("  {transport:<10} {:>10} {spread:>19} {p50:>10.2} {ratio:>9.2}", short(rate));
+        println!("  {transport:<14} {:>10} {spread:>19} {p50:>10.2} {ratio:>9.2}", short(rate));
         rows.push(
             json!({"transport": transport, "ops_per_s": rate, "ops_per_s_min": low, "ops_per_s_max": high,
             "p50_us": p50, "rate_ratio": ratio}),

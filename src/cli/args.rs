@@ -72,6 +72,7 @@ Mount options (-o, separated by commas, as in /etc/fstab):
   store_cache=MIB  as --store-cache
   rescue=FOLDER    as --rescue
   foreground       as --foreground         bare          as --bare
+  yield=no         as --no-yield
   _netdev nofail auto noauto user users owner group x-*  for mount(8) and systemd; ignored here
 
 Example line of /etc/fstab:
@@ -91,6 +92,9 @@ pub(super) struct MountArgs {
     /// How to talk to the kernel.
     #[arg(long, value_enum)]
     pub(super) transport: Option<TransportArg>,
+    /// Keep queue threads level with programs: else they step behind them while many requests come (docs/commands.md).
+    #[arg(long)]
+    pub(super) no_yield: bool,
     /// Ask the kernel for the least: for measuring with `null:`.
     #[arg(long)]
     pub(super) bare: bool,

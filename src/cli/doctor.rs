@@ -3,6 +3,7 @@
 use super::args::DoctorArgs;
 use super::fail::{Exit, Failure};
 use super::print;
+use crate::kernel::transport::may_yield;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::Serialize;
 use std::fs;
@@ -59,6 +60,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         user_allow_other(),
         fusectl(),
         memlock(),
+        yielding(),
     ];
     if args.json {
         print::json(&serde_json::json!({ "checks": checks, "transport": best_transport(&checks) }))?;
@@ -255,6 +257,18 @@ fn memlock() -> Check {
             "`ulimit -l unlimited`, or LimitMEMLOCK=infinity in the unit",
         ),
         Err(errno) => Check::warn(NAME, format!("limit unknown: {errno}"), "nothing to do if mounts work"),
+    }
+}
+
+fn yielding() -> Check {
+    const NAME: &str = "yielding threads";
+    match may_yield() {
+        Ok(()) => Check::ok(NAME, "queue threads may step behind the programs they serve, and back"),
+        Err(why) => Check::warn(
+            NAME,
+            "no: a single program that is free to change its core is served several times slower",
+            why,
+        ),
     }
 }
 

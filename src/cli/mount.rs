@@ -130,6 +130,7 @@ impl Daemon {
         let mount = find_mount(point);
         let serve = transport::Options {
             choice: choice(args.transport.unwrap_or(TransportArg::Auto)),
+            yields: !args.no_yield,
             connection: mount.as_ref().and_then(|mount| u32::try_from(mount.number).ok()),
             ..transport::Options::default()
         };
@@ -315,6 +316,7 @@ impl Watched {
             "max_write_bytes": agreed.max_write,
             "max_readahead_bytes": agreed.max_readahead,
             "threads": agreed.threads,
+            "why_no_yield": running.why_no_yield(),
         });
         Self { front, monitor: running.monitor(), fixed, log, since: Instant::now() }
     }
@@ -350,6 +352,11 @@ impl Subject for Watched {
                 "read": counters.reads,
                 "write": counters.writes,
                 "wakes": counters.wakes,
+            },
+            "yielding": {
+                "queues_now": counters.yields.saturating_sub(counters.put_back),
+                "yielded": counters.yields,
+                "put_back": counters.put_back,
             },
         });
         if let Value::Object(fields) = &mut status {

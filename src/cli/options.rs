@@ -70,6 +70,8 @@ fn valued(args: &mut MountArgs, name: &str, value: &str, word: &str) -> Result<(
         }
         "leases" if value == "no" => args.client.sync = true,
         "leases" if value == "yes" => {}
+        "yield" if value == "no" => args.no_yield = true,
+        "yield" if value == "yes" => {}
         "close" => {
             let close = CloseArg::from_str(value, false).map_err(|_unnamed| {
                 Failure::usage(format!("mount option {word}: use async, applied or durable"))
@@ -169,6 +171,7 @@ mod tests {
             ("close=never", "close=never"),
             ("log_operations=1", "log_operations=1"),
             ("leases=maybe", "leases=maybe"),
+            ("yield=1", "yield=1"),
         ] {
             let failure = apply(&mut args(&["-o", list])).unwrap_err();
             assert!(failure.message.contains(named), "{failure}");
@@ -178,14 +181,18 @@ mod tests {
 
     #[test]
     fn own_options_mean_the_same_as_flags_and_flags_win() {
-        let mut args =
-            args(&["--log", "/l", "-o", "transport=ring,log=/other,secret=/s,grace=0,foreground,nonempty"]);
+        let mut args = args(&[
+            "--log",
+            "/l",
+            "-o",
+            "transport=ring,log=/other,secret=/s,grace=0,yield=no,foreground,nonempty",
+        ]);
         let kernel = apply(&mut args).unwrap();
         assert_eq!(args.transport, Some(TransportArg::Ring));
         assert_eq!(args.daemon.log.as_deref(), Some(Path::new("/l")));
         assert_eq!(args.times.secret_file.as_deref(), Some(Path::new("/s")));
         assert_eq!(args.times.grace, Some(0));
-        assert!(args.daemon.foreground && kernel.nonempty);
+        assert!(args.daemon.foreground && args.no_yield && kernel.nonempty);
     }
 
     #[test]

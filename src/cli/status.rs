@@ -97,8 +97,8 @@ fn no_answer(mount: &Mount, fault: &ControlFault) -> Failure {
 }
 
 /// Parts of a mount's status, in the order in which a person looks for the cause of something.
-const SHOWN_FIRST: [&str; 8] =
-    ["error", "mount", "transport", "link", "client", "requests", "system_calls", "daemon"];
+const SHOWN_FIRST: [&str; 9] =
+    ["error", "mount", "transport", "link", "client", "requests", "system_calls", "yielding", "daemon"];
 
 fn show(as_json: bool, status: &Value, title: &str) -> Result<(), Failure> {
     if as_json {

@@ -38,7 +38,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 const THREADS: usize = 256;
 
 /// Answers GETATTR of the root, at once or by a token on the same thread, and notes each thread's allocations.
-struct Root {
+pub(crate) struct Root {
     deferred: bool,
     first: [AtomicU64; THREADS],
     last: [AtomicU64; THREADS],
@@ -46,7 +46,7 @@ struct Root {
 }
 
 impl Root {
-    fn new(deferred: bool) -> Arc<Self> {
+    pub(crate) fn new(deferred: bool) -> Arc<Self> {
         let zeros = || [const { AtomicU64::new(0) }; THREADS];
         Arc::new(Self { deferred, first: zeros(), last: zeros(), seen: zeros() })
     }

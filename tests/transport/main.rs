@@ -14,3 +14,4 @@ mod mounted;
 mod null;
 mod recall;
 mod scripts;
+mod yielding;

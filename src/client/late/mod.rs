@@ -250,7 +250,7 @@ fn start(mut area: Area) -> Option<Writer> {
             }
         }
     };
-    match std::thread::Builder::new().name("ringfs-rescue".to_owned()).spawn(work) {
+    match crate::thread::start("ringfs-rescue", work) {
         Ok(thread) => Some(Writer { send, thread }),
         Err(error) => {
             tracing::error!(%error, "no thread to rescue data");

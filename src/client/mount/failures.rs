@@ -94,7 +94,7 @@ impl Mount {
         }
         let mount = Arc::clone(self);
         let tell = move || mount.forget_in_kernel(&stale);
-        if std::thread::Builder::new().name("ringfs-forget".to_owned()).spawn(tell).is_err() {
+        if crate::thread::start("ringfs-forget", tell).is_err() {
             tracing::error!("no thread to tell the kernel what it must forget");
         }
     }

@@ -90,7 +90,7 @@ impl Mount {
                 }
             }
         };
-        std::thread::Builder::new().name("ringfs-lock-grace".to_owned()).spawn(work).is_ok()
+        crate::thread::start("ringfs-lock-grace", work).is_ok()
     }
 
     /// Waits for the next deadline and runs its retry. False: nobody waits, the thread ends.

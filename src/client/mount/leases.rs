@@ -146,7 +146,7 @@ impl Mount {
             // Whoever waited may have gone on.
             let _ = told.send(());
         };
-        if std::thread::Builder::new().name("ringfs-forget".to_owned()).spawn(tell).is_err() {
+        if crate::thread::start("ringfs-forget", tell).is_err() {
             tracing::error!("no thread to tell the kernel what it must forget");
         } else if hears.recv_timeout(FORGET_PATIENCE).is_err() {
             tracing::warn!("the kernel takes its time to forget what leases allowed it to keep");

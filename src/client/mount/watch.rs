@@ -92,7 +92,7 @@ impl Mount {
                 }
             }
         };
-        std::thread::Builder::new().name("ringfs-watch".to_owned()).spawn(work).is_ok()
+        crate::thread::start("ringfs-watch", work).is_ok()
     }
 }
 

@@ -154,6 +154,12 @@ pub struct Counters {
     pub notices_refused: u64,
     /// Entries the kernel had not given back when it should have at the end; their memory stays mapped.
     pub kept: u64,
+    /// Times a queue thread has yielded, by going behind all other programs on its core.
+    pub yields: u64,
+    /// Times one was put back. The difference to `yields` is how many yield now.
+    pub put_back: u64,
+    /// Times the thread that looks after queues that yield was awake.
+    pub yield_looks: u64,
 }
 
 impl Counters {
@@ -176,6 +182,9 @@ impl Counters {
             notices: 0,
             notices_refused: 0,
             kept: 0,
+            yields: 0,
+            put_back: 0,
+            yield_looks: 0,
         };
         for one in shared {
             all.writes += one.writes.load(Relaxed);

@@ -24,6 +24,7 @@ mod ring;
 mod running;
 mod session;
 mod uring;
+mod yielding;
 
 pub use call::{Args, Call, Token, Verdict, WAITS_MAX};
 pub use counters::Counters;
@@ -33,6 +34,7 @@ pub use mount::{DEVICE, MountFault, mount, unmount};
 pub use notify::{Completion, NOTICES_MAX, Notice, Notifier, PRUNE_MAX, Refused};
 pub use options::{MountOptions, SUBTYPE, Taken};
 pub use running::{End, Monitor, Running};
+pub use yielding::may_yield;
 
 use crate::kernel::abi::InitFlags;
 use blocking::Worker;
@@ -48,6 +50,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use yielding::Watch;
 
 /// Which transport to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -107,10 +110,17 @@ pub struct Options {
     /// How long the device is left alone after FORGETs beside *uring*, so that they gather into batches. Delays
     /// INTERRUPTs by as much.
     pub forget_pause: Duration,
+    /// Threads of *uring* yield while many requests come: they step behind the programs on their core. Where that is not allowed they
+    /// do not, and [`Running::why_no_yield`] says so.
+    pub yields: bool,
     /// Number of the connection (the minor part of the mount's `st_dev`), for [`Running::abort`] on kernels before 6.17.
     pub connection: Option<u32>,
     /// Where it is mounted, for [`Running::abort`] where `/sys/fs/fuse/connections` is not mounted.
     pub mount_point: Option<PathBuf>,
+    /// For tests on slow machines: how often queues that yield are looked after, which is also the time in which a few requests
+    /// have to come.
+    #[doc(hidden)]
+    pub yield_tick: Duration,
     /// For tests of the fallback: tells the kernel that payloads have this size, so that it refuses them.
     #[doc(hidden)]
     pub claim_payload_bytes: Option<usize>,
@@ -123,6 +133,8 @@ impl Default for Options {
             threads: None,
             queue_depth: QUEUE_DEPTH,
             forget_pause: FORGET_PAUSE,
+            yields: true,
+            yield_tick: yielding::TICK,
             connection: None,
             mount_point: None,
             claim_payload_bytes: None,
@@ -227,6 +239,8 @@ impl Start<'_> {
         if let Some(why) = probe::uring_refusal(self.session.offered.flags, forced) {
             return (None, Some(why));
         }
+        // Before there are queues that want to join it.
+        self.shared.set_watch(self.start_watch());
         let agreed = self.session.negotiate(&self.wanted, Kind::Uring, 0);
         let payload_bytes = session::payload_bytes(agreed.max_write);
         let plan = uring::plan(self.options.queue_depth, payload_bytes, self.options.claim_payload_bytes);
@@ -246,7 +260,23 @@ impl Start<'_> {
 
     fn start_notifier(&self, notifier: Notifier, work: NotifierWork) -> Result<(), TransportFault> {
         self.shared.set_notifier(notifier);
-        self.shared.spawn_helper("ringfs-notify", move || work.run())
+        self.shared.spawn_helper("ringfs-notify", move || work.run()).map(drop)
+    }
+
+    /// Starts the watch of queues that yield.
+    ///
+    /// # Errors
+    /// Why they do not.
+    fn start_watch(&self) -> Result<Arc<Watch>, String> {
+        if !self.options.yields {
+            return Err("it is switched off".to_owned());
+        }
+        may_yield()?;
+        let watch = Watch::new(self.options.yield_tick);
+        let own = watch.clone();
+        let thread = self.shared.spawn_helper("ringfs-yield", move || own.run());
+        watch.runs_on(thread.map_err(|fault| fault.to_string())?);
+        Ok(watch)
     }
 
     /// Starts the `number`th thread that reads the device. The first one uses the descriptor itself, the others a

@@ -5,12 +5,13 @@ use super::fault::TransportFault;
 use super::handler::{Handler, Negotiated};
 use super::notify::Notifier;
 use super::uring::Owner;
+use super::yielding::{Watch, Yielder};
 use super::{Kind, connection};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Thread};
 
 /// How a mount ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     tokens: Mutex<Vec<Arc<SharedCounters>>>,
     owners: Mutex<Vec<Arc<Owner>>>,
     notifier: OnceLock<Notifier>,
+    /// Of the queues that may yield, or why none may.
+    watch: OnceLock<Result<Arc<Watch>, String>>,
     end: Mutex<Option<End>>,
     /// Threads that still call the handler.
     alive: AtomicUsize,
@@ -55,6 +58,7 @@ impl Shared {
             tokens: Mutex::default(),
             owners: Mutex::default(),
             notifier: OnceLock::new(),
+            watch: OnceLock::new(),
             end: Mutex::default(),
             // One for whoever starts the threads: the mount cannot end between two of them.
             alive: AtomicUsize::new(1),
@@ -82,7 +86,14 @@ impl Shared {
     fn collect(&self) -> Counters {
         let tokens = lock(&self.tokens);
         let shared = std::iter::once(&self.counters).chain(tokens.iter());
-        Counters::collect(&lock(&self.queues), shared)
+        let mut counters = Counters::collect(&lock(&self.queues), shared);
+        if let Some(watch) = self.watch() {
+            let numbers = watch.numbers();
+            counters.yields = numbers.yields;
+            counters.put_back = numbers.put_back;
+            counters.yield_looks = numbers.looks;
+        }
+        counters
     }
 
     /// Queues to be stopped at the end.
@@ -92,6 +103,19 @@ impl Shared {
 
     pub(super) fn set_notifier(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
+    }
+
+    pub(super) fn set_watch(&self, watch: Result<Arc<Watch>, String>) {
+        let _ = self.watch.set(watch);
+    }
+
+    /// Lets the calling queue thread yield, where that is wanted and allowed.
+    pub(super) fn join_watch(&self) -> Option<Yielder> {
+        self.watch().and_then(Watch::join)
+    }
+
+    fn watch(&self) -> Option<&Arc<Watch>> {
+        self.watch.get().and_then(|watch| watch.as_ref().ok())
     }
 
     /// Starts a thread that calls the handler. `work` returns how the mount ended, if it knows.
@@ -126,13 +150,14 @@ impl Shared {
         &self,
         name: &str,
         work: impl FnOnce() + Send + 'static,
-    ) -> Result<(), TransportFault> {
-        let thread = std::thread::Builder::new()
+    ) -> Result<Thread, TransportFault> {
+        let started = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
             .map_err(TransportFault::system("cannot start a thread"))?;
-        lock(&self.threads).push(thread);
-        Ok(())
+        let thread = started.thread().clone();
+        lock(&self.threads).push(started);
+        Ok(thread)
     }
 
     /// The mount is gone: the first to say so says how, and the queues stop.
@@ -162,6 +187,9 @@ impl Shared {
         if self.alive.fetch_sub(1, Ordering::AcqRel) == 1 {
             if let Some(notifier) = self.notifier.get() {
                 notifier.stop();
+            }
+            if let Some(watch) = self.watch() {
+                watch.stop();
             }
             self.handler.destroyed();
             lock(&self.owners).clear();
@@ -214,6 +242,13 @@ impl Running {
     #[must_use]
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
+    }
+
+    /// Why the queue threads of *uring* never yield. The other transports have none.
+    #[must_use]
+    pub fn why_no_yield(&self) -> Option<&str> {
+        let watch = self.shared.watch.get().filter(|_| self.negotiated.kind == Kind::Uring);
+        watch.and_then(|watch| watch.as_ref().err()).map(String::as_str)
     }
 
     /// All numbers, now.

@@ -154,7 +154,7 @@ impl Start {
             format!("the kernel refused its queues ({})", std::io::Error::from_raw_os_error(errno))
         }));
         // Also when some were refused: entries of the other queues stay with the kernel until the mount ends.
-        match queue.serve(&dispatcher) {
+        match queue.serve(&dispatcher, self.shared.join_watch()) {
             Ok(()) => None,
             Err(error) => Some(End::Failed(format!("io_uring_enter: {error}"))),
         }

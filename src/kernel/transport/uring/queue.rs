@@ -13,6 +13,7 @@ use super::owner::{BLOCK_ENTRIES, GROWTH_MAX, Owner, Seat};
 use crate::kernel::transport::call::{Origin, Outcome};
 use crate::kernel::transport::dispatch::Dispatcher;
 use crate::kernel::transport::lent::Lent;
+use crate::kernel::transport::yielding::Yielder;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, Submitter, cqueue, opcode, squeue::Entry128};
 use std::io;
@@ -154,7 +155,8 @@ impl Queue {
     /// Replies are submitted without waiting as long as that pays: on the way back to this thread the kernel lets the callers
     /// run that were waiting for them, and their next requests are often there before it would have slept. Where they are
     /// not, waiting takes a second call, so [`Budget`] falls back to submitting and waiting in one.
-    pub(super) fn serve(&mut self, dispatcher: &Dispatcher) -> io::Result<()> {
+    /// `yielder`: what counts the requests and lets the thread yield, if it may.
+    pub(super) fn serve(&mut self, dispatcher: &Dispatcher, mut yielder: Option<Yielder>) -> io::Result<()> {
         let Self { ring, desk, event } = self;
         let (mut submitter, mut submissions, mut completions) = ring.split();
         // Saves the look-up of the ring's descriptor in each call; without it all works the same.
@@ -179,6 +181,7 @@ impl Queue {
                 let came = desk.take_completions(&mut completions, &mut submissions, dispatcher, event);
                 budget.spent(came);
                 if came > 0 {
+                    count(&mut yielder, came);
                     continue;
                 }
             }
@@ -197,8 +200,16 @@ impl Queue {
                 entered(waited)?;
             }
             submissions.sync();
-            budget.spent(desk.take_completions(&mut completions, &mut submissions, dispatcher, event));
+            let came = desk.take_completions(&mut completions, &mut submissions, dispatcher, event);
+            budget.spent(came);
+            count(&mut yielder, came);
         }
+    }
+}
+
+fn count(yielder: &mut Option<Yielder>, came: usize) {
+    if let Some(yielder) = yielder {
+        yielder.served(came);
     }
 }
 
