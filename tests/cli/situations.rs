@@ -188,6 +188,13 @@ fn an_ordinary_user_mounts_through_the_helper() {
     as_nobody(&place, &["mount", &store, &mnt]).ok();
     let status = as_nobody(&place, &["status", "--json", &mnt]).ok().json();
     assert!(status["mount"]["options"].as_str().unwrap().contains("nosuid"), "{status}");
+    // Whose threads may not leave SCHED_IDLE never enters it.
+    let (nice, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NICE).unwrap();
+    if nice < 20 && status["transport"]["in_use"] == "uring" {
+        assert!(status["transport"]["why_no_yield"].as_str().unwrap().contains("ulimit -e 20"), "{status}");
+        let doctor = as_nobody(&place, &["doctor"]);
+        assert!(doctor.out.contains("WARN  yielding threads"), "{doctor:?}");
+    }
     // Root is one of the others, too.
     assert_eq!(fs::metadata(format!("{mnt}/x")).unwrap_err().raw_os_error(), Some(libc::EACCES));
     let mut touch = Command::new("touch");
