@@ -264,11 +264,7 @@ fn yielding() -> Check {
     const NAME: &str = "yielding threads";
     match may_yield() {
         Ok(()) => Check::ok(NAME, "queue threads may step behind the programs they serve, and back"),
-        Err(why) => Check::warn(
-            NAME,
-            "no: a single program that is free to change its core is served several times slower",
-            why,
-        ),
+        Err(why) => Check::warn(NAME, "no: a single program on an idle machine may be served slower", why),
     }
 }
 
