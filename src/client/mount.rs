@@ -114,6 +114,8 @@ pub struct Mount {
     /// [`crate::client::oplog::Log::settled_below`], for the link.
     settled: Arc<AtomicU64>,
     sender: Arc<Sender>,
+    /// See [`Mount::send_drops`].
+    drops_from: Mutex<Duration>,
     recalls: Arc<Recalls>,
     lease: Arc<Lease>,
     /// Milliseconds after the last sign of life for which leases are used.
@@ -164,6 +166,7 @@ impl Mount {
             link,
             settled,
             sender: Arc::default(),
+            drops_from: Mutex::default(),
             recalls: Arc::default(),
             lease: Arc::default(),
             usable_ms: AtomicU64::new(0),

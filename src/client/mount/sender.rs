@@ -83,6 +83,7 @@ impl Mount {
             while sender.sleep() {
                 let Some(mount) = mount.upgrade() else { return };
                 mount.pump();
+                mount.send_drops();
             }
         };
         std::thread::Builder::new().name("ringfs-batch".to_owned()).spawn(work).map(drop)
