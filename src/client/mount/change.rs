@@ -3,7 +3,8 @@
 //! ```text
 //!  accept ──► completed here: in the tree and in the log, in one step ──► answered, the server follows
 //!    │ ─────► not here: in the log ──► what was accepted before is applied ──► sent ──► outcome
-//!    └ no room ──► parked with its bytes, and begins anew when there is room
+//!    ├ no room ──► parked with its bytes, and begins anew when there is room
+//!    └ behind one on its way to the server ──► begins anew when that has its outcome
 //! ```
 
 use super::complete::{Circumstances, Local};
@@ -25,11 +26,20 @@ enum Accepted {
     /// Completed here.
     Completed(Done, Kept),
     /// The caller waits for the server.
-    Waited(Ticket, Touched),
+    Waited(Ticket),
     /// There is no room; the change in a form that owns its bytes.
     NoRoom(Owned),
+    /// Something on its way to the server touches the same; and how often it began before.
+    Behind(Owned, u32),
     Refused(Errno),
 }
+
+/// How often a change waits for others to have their outcomes before it goes to the server behind them. Would it go at once, those
+/// that come next would have to go behind it, and so on for ever, though leases allow to complete them here.
+const BEHIND_MAX: u32 = 3;
+
+/// Begins a change anew.
+pub(super) type Again = Box<dyn FnOnce() + Send>;
 
 /// A mutation that waits for room.
 #[derive(Debug)]
@@ -58,19 +68,29 @@ type Told = Box<dyn FnOnce(&Arc<Mount>, Result<Done, Errno>) + Send>;
 /// Who waits for the outcome of a mutation.
 pub(super) struct Waiter {
     pub(super) done: Told,
-    touched: Touched,
 }
 
 impl Mount {
     /// Completes a change here, or takes it into the log. What it borrows is copied, once.
     pub fn accept(self: &Arc<Self>, caller: Caller, mutation: &Mutation<'_>) -> Change {
-        Change(self.accept_now(caller, mutation, None))
+        Change(self.accept_now(caller, mutation, None, 0))
     }
 
-    fn accept_now(self: &Arc<Self>, caller: Caller, mutation: &Mutation<'_>, turn: Option<Turn>) -> Accepted {
+    fn accept_now(
+        self: &Arc<Self>,
+        caller: Caller,
+        mutation: &Mutation<'_>,
+        turn: Option<Turn>,
+        times: u32,
+    ) -> Accepted {
         let now = boottime();
         let mut state = self.state();
-        if let Some(left) = self.leases_left(now, &state) {
+        let left = self.leases_left(now, &state);
+        if left.is_some() && state.is_behind(mutation) {
+            if times < BEHIND_MAX && state.is_leased(mutation) {
+                return Accepted::Behind(Owned::new(caller, mutation), times);
+            }
+        } else if let Some(left) = left {
             let cx = Circumstances { now, at: self.server_time(now), left, caller, turn };
             match self.complete(&mut state, &cx, mutation) {
                 Local::Done(done, kept) => {
@@ -92,7 +112,9 @@ impl Mount {
         match state.log.accept_waited(now, caller, mutation, turn) {
             Ok(ticket) => {
                 state.counts.asked(mutation);
-                Accepted::Waited(ticket, Touched::new(&mut state, mutation))
+                let touched = Touched::new(&mut state, mutation);
+                state.on_the_way.insert(ticket, touched);
+                Accepted::Waited(ticket)
             }
             Err(Refused::Full) => Accepted::NoRoom(Owned::new(caller, mutation)),
             Err(Refused::TooLarge) => Accepted::Refused(Refused::TooLarge.errno()),
@@ -114,8 +136,9 @@ impl Mount {
         match accepted {
             Accepted::Completed(outcome, kept) => done(Ok(outcome), kept),
             Accepted::Refused(errno) => done(Err(errno), Kept::default()),
-            Accepted::Waited(ticket, touched) => self.wait(ticket, touched, done),
+            Accepted::Waited(ticket) => self.wait(ticket, done),
             Accepted::NoRoom(owned) => self.park(owned, None, done),
+            Accepted::Behind(owned, times) => self.stay_behind(owned, times, done),
         }
     }
 
@@ -134,7 +157,7 @@ impl Mount {
         let mount = Arc::clone(self);
         let again = move |turn| {
             let Some(mutation) = owned.mutation() else { return done(Err(Errno::EIO), Kept::default()) };
-            match mount.accept_now(owned.caller, &mutation, Some(turn)) {
+            match mount.accept_now(owned.caller, &mutation, Some(turn), 0) {
                 Accepted::NoRoom(owned) => mount.park(owned, Some(turn), done),
                 accepted => mount.apply_now(accepted, done),
             }
@@ -154,8 +177,33 @@ impl Mount {
         }
     }
 
+    /// Begins anew when something on its way has its outcome.
+    fn stay_behind<F>(self: &Arc<Self>, owned: Owned, times: u32, done: F)
+    where
+        F: FnOnce(Result<Done, Errno>, Kept) + Send + 'static,
+    {
+        let mount = Arc::clone(self);
+        let again = move || {
+            let Some(mutation) = owned.mutation() else { return done(Err(Errno::EIO), Kept::default()) };
+            let accepted = mount.accept_now(owned.caller, &mutation, None, times + 1);
+            mount.apply_now(accepted, done);
+        };
+        let mut state = self.state();
+        if state.on_the_way.is_empty() {
+            drop(state);
+            return again();
+        }
+        state.behind.push(Box::new(again));
+    }
+
+    /// Has those begin anew that stayed behind.
+    fn go_on(&self) {
+        let behind = std::mem::take(&mut self.state().behind);
+        behind.into_iter().for_each(|again| again());
+    }
+
     /// Sends a mutation when all that was accepted before it is applied (R1.2).
-    fn wait<F>(self: &Arc<Self>, ticket: Ticket, touched: Touched, done: F)
+    fn wait<F>(self: &Arc<Self>, ticket: Ticket, done: F)
     where
         F: FnOnce(Result<Done, Errno>, Kept) + Send + 'static,
     {
@@ -169,7 +217,7 @@ impl Mount {
             };
             mount.after_durable_to(Some(ticket), Box::new(synced));
         };
-        let waiter = Waiter { done: Box::new(told), touched };
+        let waiter = Waiter { done: Box::new(told) };
         let mut state = self.state();
         state.waiters.insert(ticket, waiter);
         let before = Ticket(ticket.0 - 1);
@@ -205,8 +253,9 @@ impl Mount {
         let mut answered = state.log.answered(boottime(), first, commit, failures);
         let waiter = waited.as_ref().and_then(|outcome| state.waiters.remove(&outcome.ticket));
         let mut wanted = Vec::new();
-        if let (Some(waiter), Some(outcome)) = (&waiter, &waited) {
-            wanted = waiter.touched.done(&mut state, outcome.result.as_ref().ok());
+        let touched = waited.as_ref().and_then(|outcome| state.on_the_way.remove(&outcome.ticket));
+        if let (Some(touched), Some(outcome)) = (&touched, &waited) {
+            wanted = touched.done(&mut state, outcome.result.as_ref().ok());
         }
         self.settle(&mut state);
         let failed = std::mem::take(&mut answered.failed);
@@ -216,8 +265,13 @@ impl Mount {
             (None, Some(Outcome { result: Ok(done), .. })) => self.told_again(&done),
             _ => {}
         }
+        if touched.is_some() && wanted.is_empty() {
+            self.go_on();
+        }
         for ino in wanted {
-            self.ask_server(Interrupt::Never, &Query::GetAttr { ino }, |_, _| ());
+            let mount = Arc::clone(self);
+            // Without these nothing could be completed here.
+            self.ask_server(Interrupt::Never, &Query::GetAttr { ino }, move |_, _| mount.go_on());
         }
         self.fail_late(&failed);
         answered.due.run();

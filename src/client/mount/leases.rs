@@ -183,6 +183,8 @@ impl Owner for Mount {
         state.numbers.clear();
         state.session_lost();
         let waiters: Vec<_> = state.waiters.drain().collect();
+        state.on_the_way.clear();
+        let behind = std::mem::take(&mut state.behind);
         mount.settle(&mut state);
         // In the same step: nothing may be completed by leases that are gone.
         let inodes = state.tree.drop_leases();
@@ -193,6 +195,7 @@ impl Owner for Mount {
         for (_, waiter) in waiters {
             (waiter.done)(&mount, Err(LOST));
         }
+        behind.into_iter().for_each(|again| again());
         answered.due.run();
         for ino in open {
             // The first attempt fails with the old session, which clears the way for the second.

@@ -1,8 +1,9 @@
 //! What is known and what is not sent yet: all that stands behind the mount's one lock.
 
-use super::change::Waiter;
+use super::change::{Again, Waiter};
 use super::numbers::Numbers;
 use super::status::Counts;
+use super::touched::Touched;
 use super::{Mount, Options};
 use crate::base::{Ino, NameHash};
 use crate::client::oplog::{Limits, Log};
@@ -21,6 +22,10 @@ pub(super) struct State {
     pub(super) numbers: Numbers,
     /// Who waits for the outcome of a mutation.
     pub(super) waiters: FxHashMap<Ticket, Waiter>,
+    /// What mutations touch that are the server's to make and have no outcome yet.
+    pub(super) on_the_way: FxHashMap<Ticket, Touched>,
+    /// Changes that begin anew when one of these has its outcome.
+    pub(super) behind: Vec<Again>,
     /// Inodes whose last name was taken here, and the mutation that took it, while that is not durable.
     pub(super) unlinked: FxHashMap<Ino, Ticket>,
     /// The same in the order of the tickets.
@@ -46,6 +51,8 @@ impl State {
             log: Log::new(limits),
             numbers: Numbers::default(),
             waiters: FxHashMap::default(),
+            on_the_way: FxHashMap::default(),
+            behind: Vec::new(),
             unlinked: FxHashMap::default(),
             unlinked_by: VecDeque::new(),
             alarm: None,

@@ -1,6 +1,7 @@
 //! Operations against a server whose answers the test gives, one by one, when it likes: what is asked, in which order,
 //! and what the kernel is told. A real server is behind the tests that mount.
 
+mod behind;
 mod late;
 
 use super::{Context, Reply, attributes, data, directory, lock, lookup, make, open, remove, xattr};

@@ -217,6 +217,9 @@ impl Tree {
         let orphan = node.nlink == 0;
         if orphan {
             node.set(flag::ORPHAN);
+        } else {
+            // Which of its names is left is not looked for.
+            node.parent = Ino(0);
         }
         self.touched(place, change);
         orphan

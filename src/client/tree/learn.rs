@@ -113,6 +113,13 @@ impl Tree {
         self.doubt(ino);
     }
 
+    /// It may have been moved, or lost one of its names.
+    pub fn forget_place(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
+            node.parent = Ino(0);
+        }
+    }
+
     /// The same of a name, and of the attributes of its directory.
     pub fn forget_name(&mut self, parent: Ino, name: Name<'_>) {
         self.doubt(parent);

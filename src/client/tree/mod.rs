@@ -183,6 +183,22 @@ impl Tree {
         self.may_cache(parent)
     }
 
+    /// Whether changes of this inode may be completed here, as far as leases go.
+    #[must_use]
+    pub fn is_changeable(&self, ino: Ino) -> bool {
+        self.nodes.find(ino).is_some_and(|place| self.may_change(place).is_ok())
+    }
+
+    /// Whether the inode is known to have its only name in another directory than this one.
+    #[must_use]
+    pub fn is_named_elsewhere(&self, ino: Ino, dir: Ino) -> bool {
+        let known = self.nodes.get(ino).filter(|node| node.has(flag::LEASED));
+        let elsewhere = known.is_some_and(|node| {
+            node.parent.0 != 0 && node.parent != dir && (node.is_dir() || node.nlink == 1)
+        });
+        elsewhere || ino == Ino::ROOT
+    }
+
     /// The inode and the directories above it as far as they are known, nearest first: where errors of a late failure
     /// are noted.
     #[must_use]

@@ -15,7 +15,7 @@ use crate::wire::{
 use std::sync::Arc;
 
 /// A mount with leases and a rescue area in the folder.
-fn leased(folder: &std::path::Path) -> Bench {
+pub(super) fn leased(folder: &std::path::Path) -> Bench {
     let server = Arc::new(Script::default());
     let peer: Arc<dyn Peer> = Arc::<Script>::clone(&server);
     let welcome = Welcome { lease_ms: 60_000, name_key: vec![7; 16], ..Welcome::default() };
@@ -28,7 +28,7 @@ fn leased(folder: &std::path::Path) -> Bench {
 
 impl Bench {
     /// The next frame, if there is one. A wish for inode numbers stays unanswered.
-    fn next(&self) -> Option<(Frame, Reply)> {
+    pub(super) fn next(&self) -> Option<(Frame, Reply)> {
         while !self.server.is_quiet() {
             let (frame, reply) = self.server.take();
             if !matches!(query::decode(&frame.body), Ok(Query::Numbers { .. })) {
@@ -39,7 +39,7 @@ impl Bench {
     }
 
     /// The next frame, from whatever thread.
-    fn awaited(&self) -> (Frame, Reply) {
+    pub(super) fn awaited(&self) -> (Frame, Reply) {
         loop {
             match self.next() {
                 Some(next) => return next,
@@ -49,14 +49,15 @@ impl Bench {
     }
 
     /// The file's attributes are asked for, and come with a lease.
-    fn grant(&self) {
+    pub(super) fn grant(&self) {
         let (reply, heard) = told();
         attributes::getattr(self.cx(FILE))(reply);
         let (frame, reply) = self.awaited();
         assert_eq!(query::decode(&frame.body), Ok(Query::GetAttr { ino: FILE }));
         let mut body = Vec::new();
         answer::encode(&mut body, &Ok(Answer::Attr(attr(FILE))));
-        let grant = Grant { ino: FILE, mode: LeaseMode::Exclusive, number: 1, plain: true };
+        let grant =
+            Grant { ino: FILE, mode: LeaseMode::Exclusive, number: frame.header.sequence, plain: true };
         lease::encode_grants(&mut body, &[grant]);
         let header = frame.header;
         reply(Frame::new(FrameKind::Answer, 1, header.session, header.sequence, body, bytes::Bytes::new()));
