@@ -215,7 +215,7 @@ impl World {
             match mutation {
                 Mutation::Make { parent, name, ino, .. } => {
                     names.push((parent, name));
-                    made = ino;
+                    made = ino.filter(|_| !failed.unknown);
                 }
                 Mutation::Link { ino, parent, name } => {
                     names.push((parent, name));

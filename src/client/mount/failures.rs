@@ -25,7 +25,11 @@ impl Mount {
         let mut stale = Stale::default();
         for failed in late {
             let Some((_, mutation)) = failed.mutation() else { continue };
-            let touches = Touches::of(&mutation);
+            let mut touches = Touches::of(&mutation);
+            if failed.unknown {
+                // The server is asked whether it is there.
+                touches.inos.extend(touches.made.take());
+            }
             let mut state = self.state();
             let (concerned, path) = (touches.concerned(&state), touches.path(&state));
             stale.inodes.extend(state.tree.roll_back(&touches.names, &touches.inos, touches.made));

@@ -94,6 +94,8 @@ pub struct Failed {
     pub errno: Errno,
     /// It was completed locally, or applied before a restart of the server: its caller does not know.
     pub late: bool,
+    /// It may have been applied all the same, by a server whose answer did not come or that is gone.
+    pub unknown: bool,
     body: Bytes,
     payload: Bytes,
 }
@@ -265,13 +267,14 @@ impl Segment {
             ticket,
             errno,
             late,
+            unknown: false,
             body: body.slice(piece.body),
             payload: payload.slice(piece.payload),
         })
     }
 
     /// All that is neither folded nor rejected, as failed. Fixes the bytes.
-    pub(super) fn all_failed(&mut self, errno: Errno, late: bool) -> Vec<Failed> {
+    pub(super) fn all_failed(&mut self, errno: Errno, late: bool, unknown: bool) -> Vec<Failed> {
         self.fix();
         let Kept::Fixed { body, payload } = &self.bytes else { return Vec::new() };
         pieces(body, payload)
@@ -280,6 +283,7 @@ impl Segment {
                 ticket: piece.ticket,
                 errno,
                 late,
+                unknown,
                 body: body.slice(piece.body),
                 payload: payload.slice(piece.payload),
             })

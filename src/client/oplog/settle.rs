@@ -142,7 +142,9 @@ impl Log {
     fn end(&mut self, at: usize, events: &[Event], errno: Errno, failed: &mut Vec<Failed>) {
         let lost = self.change(at, |segment| {
             let late = segment.local || matches!(segment.stage, Stage::Applied | Stage::Resent);
-            let lost = segment.all_failed(errno, late);
+            // What was never sent was not applied.
+            let unknown = segment.stage != Stage::Accepted;
+            let lost = segment.all_failed(errno, late, unknown);
             events.iter().for_each(|event| segment.step(*event));
             lost
         });
