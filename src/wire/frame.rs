@@ -5,7 +5,7 @@
 //!  4  u16 version                       40  u32 body bytes
 //!  6  u16 kind                          44  u32 payload bytes
 //!  8  u128 session                      48  u32 CRC32C of the body
-//! 24  u64 sequence                      52  u64 reserved, zero
+//! 24  u64 sequence                      52  u64 before    see Header::before
 //!                                       60  u32 CRC32C of bytes 0..60
 //! ```
 //! All numbers are little-endian. The payload has no checksum of its own here: chunks carry theirs end to end.
@@ -88,6 +88,9 @@ pub struct Header {
     /// From the client: every ticket below this is settled, so the server may forget its outcome (R7.2).
     /// From the server: see [`Header::durable`].
     pub settled: u64,
+    /// From the client, of a batch that it sends again to a server that restarted: the commit of the server before that holds
+    /// it. What is lost is done again in that order. 0: none is known.
+    pub before: u64,
     /// Bytes of the body.
     pub body_bytes: u32,
     /// Bytes of the payload.
@@ -119,6 +122,7 @@ impl Header {
             body_bytes: u32_at(bytes, 40),
             payload_bytes: u32_at(bytes, 44),
             body_crc: u32_at(bytes, 48),
+            before: u64_at(bytes, 52),
         };
         within(header.body_bytes, FRAME_BODY_BYTES_MAX)?;
         within(header.payload_bytes, FRAME_PAYLOAD_BYTES_MAX)?;
@@ -145,6 +149,7 @@ impl Header {
         out[40..44].copy_from_slice(&self.body_bytes.to_le_bytes());
         out[44..48].copy_from_slice(&self.payload_bytes.to_le_bytes());
         out[48..52].copy_from_slice(&self.body_crc.to_le_bytes());
+        out[52..60].copy_from_slice(&self.before.to_le_bytes());
         let crc = crc32c(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
@@ -195,6 +200,7 @@ impl Frame {
             session,
             sequence,
             settled: 0,
+            before: 0,
             body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
             body_crc: crc32c(&body),
@@ -206,6 +212,13 @@ impl Frame {
     #[must_use]
     pub fn settled(mut self, settled: u64) -> Self {
         self.header.settled = settled;
+        self
+    }
+
+    /// The same frame, telling in which commit of the server before it was done (see [`Header::before`]).
+    #[must_use]
+    pub fn before(mut self, commit: u64) -> Self {
+        self.header.before = commit;
         self
     }
 
@@ -249,7 +262,9 @@ mod tests {
 
     fn sample() -> Frame {
         let body = vec![1, 2, 3];
-        Frame::new(FrameKind::Batch, 1, SessionId(7 << 64 | 9), 42, body, bytes::Bytes::new()).settled(40)
+        Frame::new(FrameKind::Batch, 1, SessionId(7 << 64 | 9), 42, body, bytes::Bytes::new())
+            .settled(40)
+            .before(9)
     }
 
     #[test]

@@ -127,9 +127,8 @@ impl World {
         );
         let Some(record) = record else {
             let want = self.model.would(change.at, change.caller, mutation);
-            let same = want.as_ref().is_ok_and(|want| {
-                want.existed == done.existed && (done.attr.is_none() || want.attr == done.attr)
-            });
+            let same =
+                want.as_ref().is_ok_and(|want| want.existed == done.existed && told(want.attr, done.attr));
             assert!(self.torn || same, "client {c} says {done:?}, a single host {want:?}: {mutation:?}");
             return;
         };
@@ -151,14 +150,7 @@ impl World {
         let act = Act { session, ticket, at, caller, mutation: record, result: Ok(done) };
         let want = self.model.act(act);
         let same = want.as_ref().is_ok_and(|want| {
-            let told = |attr: Option<Attr>| {
-                // A hole that is smaller than a block may be told as one more.
-                let same = |attr: Attr, done: Attr| attr == Attr { blocks: attr.blocks, ..done };
-                done.attr.is_none_or(|done| {
-                    attr.is_some_and(|attr| same(attr, done) && attr.blocks.abs_diff(done.blocks) <= 1)
-                })
-            };
-            told(want.attr)
+            told(want.attr, done.attr)
                 && want.orphan == done.orphan
                 && (want.bytes, want.offset) == (done.bytes, done.offset)
         });
@@ -282,4 +274,11 @@ impl World {
             self.ask_server(c, 0, &Query::GetAttr { ino }, what);
         }
     }
+}
+
+/// Whether what was told, if anything, is what is wanted. A hole that is smaller than a block may be told as one more.
+fn told(want: Option<Attr>, done: Option<Attr>) -> bool {
+    let same = |want: Attr, done: Attr| want == Attr { blocks: want.blocks, ..done };
+    let near = |want: Attr, done: Attr| same(want, done) && want.blocks.abs_diff(done.blocks) <= 1;
+    done.is_none_or(|done| want.is_some_and(|want| near(want, done)))
 }

@@ -129,13 +129,13 @@ impl World {
         for batch in known {
             let anew = self.planted(Plant::ReplayAnew) && resumed && restarted;
             let batch = if anew { self.renumbered(c, batch) } else { batch };
-            self.send_frame(c, batch);
+            self.send_on(c, 0, batch);
         }
         if resumed {
             let last = Query::Reassert { holds: Vec::new(), locks: Vec::new(), last: true };
             self.ask_server(c, 0, &last, What::Asserted);
         }
-        new.into_iter().for_each(|batch| self.send_frame(c, batch));
+        new.into_iter().for_each(|batch| self.send_on(c, 0, batch));
         self.clients[c].answered_since = self.now;
         // What was in flight is asked again, in its order.
         let calls: Vec<(u64, usize, Vec<u8>)> = self.clients[c]
@@ -153,7 +153,7 @@ impl World {
             if let Some(call) = self.clients[c].calls.get_mut(&sequence) {
                 call.asked = now;
             }
-            self.transmit(c, lane, FrameKind::Call, sequence, body, bytes::Bytes::new());
+            self.transmit(c, lane, (FrameKind::Call, sequence, 0), body, bytes::Bytes::new());
         }
         self.pump(c);
         Ok(())

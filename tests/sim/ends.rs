@@ -105,7 +105,7 @@ impl World {
             bytes
         });
         for path in found.keys().chain(want.keys()) {
-            if self.counts.power > 0 && found.get(path) != want.get(path) {
+            if self.widowed && found.get(path) != want.get(path) {
                 return self.tear("what was done again after a loss of power is not what it was");
             }
             assert_eq!(found.get(path), want.get(path), "{path} at the end");

@@ -55,10 +55,13 @@ impl World {
         if power {
             self.disk.lose();
             let safe = self.disk.durable();
-            let before = self.executed.len();
+            let lost = self.executed.iter().filter(|(_, commit)| **commit > safe).map(|(key, _)| *key);
+            self.powerless.extend(lost);
             self.executed.retain(|_, commit| *commit <= safe);
+            self.nobody_hears();
             self.counts.power += 1;
-            self.note(format!("{} mutations are lost with the power", before - self.executed.len()));
+            self.widows();
+            self.note(format!("{} mutations are lost with the power", self.powerless.len()));
         }
         self.counts.kills += 1;
         let delay = self.dice.roll(600 * MS);
@@ -124,6 +127,7 @@ impl World {
         let life = self.clients[client].life + 1;
         self.clients[client] = Client::new(client, life, self.hash, self.profile.inodes_max);
         self.clients[client].alive = false;
+        self.widows();
         let delay = self.dice.between(10 * MS, LEASE);
         self.after(delay, Event::Revive(client));
     }
@@ -140,9 +144,10 @@ impl World {
         self.live = found;
         for id in gone {
             self.ended.insert(id);
+            self.widows();
             let executed = &self.executed;
             let lost = self.model.take_out(id, |act| !executed.contains_key(&(act.session, act.ticket)));
-            let torn = self.torn || self.counts.power > 0;
+            let torn = self.torn || self.widowed;
             match lost {
                 Ok(count) => {
                     self.counts.taken_out += count as u64;
@@ -152,6 +157,34 @@ impl World {
                 Err(wrong) => panic!("session {id:x} ended: {wrong}"),
             }
         }
+    }
+
+    /// With the power goes what was on its way to clients. A waited mutation that is lost, and whose client has not heard of it, is
+    /// as if it never had been; unless others have seen it.
+    fn nobody_hears(&mut self) {
+        self.events.retain(|_, event| !matches!(event, Event::Down(..)));
+        let unheard: Vec<_> =
+            self.unheard.keys().filter(|key| !self.executed.contains_key(key)).copied().collect();
+        for key in unheard {
+            if self.torn {
+                return;
+            }
+            self.unheard.remove(&key);
+            self.acted.remove(&key);
+            if let Err(wrong) = self.model.take_back(key.0, key.1) {
+                self.tear(&wrong);
+            }
+        }
+    }
+
+    /// Looks whether something that was lost with the power has nobody who does it again.
+    fn widows(&mut self) {
+        let (executed, ended, clients) = (&self.executed, &self.ended, &self.clients);
+        let lost = self.powerless.iter().filter(|key| !executed.contains_key(key));
+        let has = |(id, _): &(u128, u64)| {
+            !ended.contains(id) && clients.iter().any(|client| client.alive && client.session == *id)
+        };
+        self.widowed |= lost.into_iter().any(|key| !has(key));
     }
 
     /// The power was lost, and with it something that others depend on.

@@ -7,7 +7,9 @@ use super::plant::Plant;
 use super::world::World;
 use ringfs::base::{Errno, SessionId};
 use ringfs::client::oplog::{Batch, Due};
-use ringfs::wire::{Answer, Frame, FrameKind, Grant, Notice, Query, Told, answer, notice, outcome, query};
+use ringfs::wire::{
+    Answer, Done, Frame, FrameKind, Grant, Notice, Outcome, Query, Told, answer, notice, outcome, query,
+};
 
 impl World {
     pub(super) fn ask_server(&mut self, c: usize, lane: usize, asked: &Query<'_>, what: What) {
@@ -17,15 +19,14 @@ impl World {
         let sequence = client.sequence;
         client.sequence += 1;
         client.calls.insert(sequence, Call { lane, body: body.clone(), what, asked: self.now });
-        self.transmit(c, lane, FrameKind::Call, sequence, body, bytes::Bytes::new());
+        self.transmit(c, lane, (FrameKind::Call, sequence, 0), body, bytes::Bytes::new());
     }
 
     pub(super) fn transmit(
         &mut self,
         c: usize,
         lane: usize,
-        kind: FrameKind,
-        sequence: u64,
+        (kind, sequence, before): (FrameKind, u64, u64),
         body: impl Into<bytes::Bytes>,
         payload: bytes::Bytes,
     ) {
@@ -35,11 +36,16 @@ impl World {
         let settled = client.log.settled_below().0;
         let body: bytes::Bytes = body.into();
         let frame = Frame::new(kind, version, SessionId(client.session), sequence, body.to_vec(), payload);
-        self.carry(conn, true, frame.settled(settled));
+        self.carry(conn, true, frame.settled(settled).before(before));
     }
 
     pub(super) fn send_frame(&mut self, c: usize, batch: Batch) {
         let lane = usize::from(!batch.local && !batch.payload.is_empty());
+        self.send_on(c, lane, batch);
+    }
+
+    /// What is sent again goes over the connection for metadata, whatever it is.
+    pub(super) fn send_on(&mut self, c: usize, lane: usize, batch: Batch) {
         let client = &mut self.clients[c];
         let sequence = client.sequence;
         client.sequence += 1;
@@ -47,7 +53,8 @@ impl World {
             self.spans.insert((client.session, sequence), (batch.first.0, batch.last.0));
         }
         self.note(format!("client {c} sends tickets {}..={} as {sequence}", batch.first.0, batch.last.0));
-        self.transmit(c, lane, FrameKind::Batch, sequence, batch.body, batch.payload);
+        let before = if self.planted(Plant::OrderNotSaid) { 0 } else { batch.before };
+        self.transmit(c, lane, (FrameKind::Batch, sequence, before), batch.body, batch.payload);
     }
 
     // What comes in.
@@ -115,6 +122,11 @@ impl World {
             let due = self.clients[c].log.durable(commit);
             self.run_due(c, due);
         }
+        if let Some(Outcome { ticket, result: Ok(Done { attr: Some(attr), existed: false, .. }) }) = &waited
+            && !self.planted(Plant::NumberForgotten)
+        {
+            self.clients[c].log.numbered(*ticket, attr.ino);
+        }
         if let Some(one) = waited {
             self.outcome(c, one.ticket, one.result);
         }
@@ -145,7 +157,7 @@ impl World {
                 }
             }
             (What::Sync { commit, epoch }, answer) => {
-                let other = self.clients[c].epoch != *epoch;
+                let other = self.clients[c].epoch != *epoch && self.plant != Some(Plant::SyncOfBefore);
                 let log = &mut self.clients[c].log;
                 let due = match answer {
                     // Of another server than the one that had done that.

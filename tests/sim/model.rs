@@ -171,6 +171,14 @@ impl Model {
         Ok(count)
     }
 
+    /// Takes out one that nobody was told of. Says what is not true without it.
+    pub(super) fn take_back(&mut self, session: u128, ticket: u64) -> Result<(), String> {
+        self.entries.retain(
+            |entry| !matches!(entry, Entry::Act(act) if (act.session, act.ticket) == (session, ticket)),
+        );
+        self.fold()
+    }
+
     /// A waited mutation was done anew, at another time.
     pub(super) fn again(&mut self, session: u128, ticket: u64, at: Time) -> Result<(), String> {
         for entry in &mut self.entries {

@@ -35,16 +35,22 @@ pub(super) enum Plant {
     ReplayEarly,
     /// A file that is given back open is not said to be.
     OpenNotSaid,
+    /// The answer to a sync counts for what the server before had done.
+    SyncOfBefore,
+    /// What was lost with the power is done again in the order in which it arrives.
+    OrderNotSaid,
+    /// What the server made is made again under another number.
+    NumberForgotten,
 }
 
 impl Plant {
     /// Each with a seed that shows it; should that have changed, others are looked for.
-    pub(super) const ALL: [(Self, u64); 16] = [
+    pub(super) const ALL: [(Self, u64); 19] = [
         (Self::OldAnswer, 56),
         (Self::ReturnWithoutNumber, 5),
         (Self::ReturnBeforeFlush, 4),
         (Self::KernelKeeps, 11),
-        (Self::Expired, 16),
+        (Self::Expired, 326),
         (Self::ReplayAnew, 15),
         (Self::Swapped, 2),
         (Self::NumberTwice, 7),
@@ -56,5 +62,8 @@ impl Plant {
         (Self::LeasesOutliveServer, 5),
         (Self::ReplayEarly, 198),
         (Self::OpenNotSaid, 80),
+        (Self::SyncOfBefore, 761),
+        (Self::OrderNotSaid, 15),
+        (Self::NumberForgotten, 201),
     ];
 }

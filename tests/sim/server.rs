@@ -118,8 +118,8 @@ impl World {
     fn one(&mut self, session: u128, commit: u64, outcome: &Outcome) {
         let key = (session, outcome.ticket.0);
         let Some((caller, mutation)) = self.waited.get(&key).copied() else {
-            if self.counts.power > 0 {
-                self.tear("a mutation that others depend on is lost with the power");
+            if self.widowed {
+                self.tear("a mutation that others depend on is lost with the power and with its client");
             }
             if !self.torn && self.live.contains(&session) {
                 let act = self.model.acts().find(|act| (act.session, act.ticket) == key).cloned();
@@ -127,13 +127,16 @@ impl World {
             }
             return;
         };
-        if self.executed.insert(key, commit).is_some() {
+        // Answered from the record it names a later commit.
+        if self.executed.contains_key(&key) {
             return;
         }
+        self.executed.insert(key, commit);
         if !self.acted.insert(key) {
-            // Lost with the power, and done anew: at another time.
-            if let Err(wrong) = self.model.again(session, key.1, self.time()) {
-                self.tear(&wrong);
+            // Lost with the power, and done anew in its old place, at another time.
+            match self.model.again(session, key.1, self.time()) {
+                Err(wrong) if self.widowed || self.torn => self.tear(&wrong),
+                done => done.unwrap_or_else(|wrong| panic!("{wrong}")),
             }
             return;
         }
@@ -177,7 +180,7 @@ impl World {
             (Ok(want), Ok(found)) => alike(want, found),
             (want, found) => want == found,
         };
-        if !same && self.counts.power > 0 {
+        if !same && self.widowed {
             self.tear("what others see is not what it was before the power was lost");
         }
         assert!(
@@ -271,7 +274,7 @@ impl World {
             }
             (seen, _) => seen,
         };
-        if seen != want && self.counts.power > 0 {
+        if seen != want && self.widowed {
             return self.tear("what is seen is not what it was before the power was lost");
         }
         assert_eq!(seen, want, "session {session:x} is told by {who}: {look:?}");

@@ -113,6 +113,10 @@ pub(super) struct World {
     /// Sessions that the server knows, and those it has ended.
     pub(super) live: BTreeSet<u128>,
     pub(super) ended: BTreeSet<u128>,
+    /// Lost with the power so far.
+    pub(super) powerless: BTreeSet<(u128, u64)>,
+    /// Some of that is lost with its client too: nobody does it again.
+    pub(super) widowed: bool,
     /// The server lost what a client that is gone had made: what was seen of it fails late.
     pub(super) torn: bool,
     /// Operations that are still to come; 0: everything comes to rest.
@@ -175,6 +179,8 @@ impl World {
             spans: BTreeMap::new(),
             live: BTreeSet::new(),
             ended: BTreeSet::new(),
+            powerless: BTreeSet::new(),
+            widowed: false,
             torn: false,
             ops_left: profile.ops,
             calm: false,

@@ -184,6 +184,8 @@ pub struct Logged {
     /// No server has answered them before. A waited mutation of which that is so is new to a server that restarted, and waits
     /// there for all that others had completed under their leases.
     pub unanswered: bool,
+    /// The commit of a server before this one in which they were done; 0: none is known.
+    pub before: u64,
     /// Their records.
     pub body: Bytes,
     /// Their data.

@@ -130,6 +130,7 @@ impl Shared {
             kind: FrameKind::Call,
             body: body.into(),
             payload: Bytes::new(),
+            before: 0,
             nature: Nature::of(asked),
             payload_bytes_max,
             done: Done::Call(Box::new(done)),
@@ -146,6 +147,7 @@ impl Shared {
             kind: FrameKind::Batch,
             body: batch.body,
             payload: batch.payload,
+            before: 0,
             nature: Nature::Change,
             payload_bytes_max: 0,
             done: Done::Batch(batch.tickets, Box::new(done)),
@@ -184,6 +186,7 @@ impl Shared {
             kind: FrameKind::Call,
             body: body.into(),
             payload: Bytes::new(),
+            before: 0,
             // Each connection has one of its own.
             nature: Nature::Keepalive,
             payload_bytes_max: 0,
@@ -215,6 +218,7 @@ impl Shared {
             kind: FrameKind::Call,
             body: body.into(),
             payload: Bytes::new(),
+            before: 0,
             nature: Nature::Keepalive,
             payload_bytes_max: 0,
             done: Done::Call(Box::new(done)),
@@ -509,6 +513,8 @@ struct Outgoing {
     kind: FrameKind,
     body: Bytes,
     payload: Bytes,
+    /// See [`crate::wire::Header::before`].
+    before: u64,
     nature: Nature,
     payload_bytes_max: u32,
     done: Done,
@@ -521,6 +527,7 @@ impl Outgoing {
             kind: FrameKind::Batch,
             body: batch.body,
             payload: batch.payload,
+            before: batch.before,
             nature: Nature::Logged,
             payload_bytes_max: 0,
             done: Done::Log(span),
@@ -529,10 +536,10 @@ impl Outgoing {
 
     /// What makes the request of it, once it has its number. The checksum is computed here, under no lock.
     fn made(self) -> impl FnOnce(u64) -> InFlight {
-        let Self { kind, body, payload, nature, payload_bytes_max, done } = self;
+        let Self { kind, body, payload, before, nature, payload_bytes_max, done } = self;
         let (body_crc, asked) = (crc32c(&body), boottime());
         move |sequence| InFlight {
-            request: Arc::new(Request { kind, sequence, body, body_crc, payload }),
+            request: Arc::new(Request { kind, sequence, body, body_crc, payload, before }),
             done,
             nature,
             asked,

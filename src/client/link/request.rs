@@ -16,12 +16,14 @@ pub(super) struct Request {
     pub(super) body: Bytes,
     pub(super) body_crc: u32,
     pub(super) payload: Bytes,
+    /// See [`Header::before`].
+    pub(super) before: u64,
 }
 
 impl Request {
     pub(super) fn new(kind: FrameKind, sequence: u64, body: Bytes, payload: Bytes) -> Self {
         let body_crc = crc32c(&body);
-        Self { kind, sequence, body, body_crc, payload }
+        Self { kind, sequence, body, body_crc, payload, before: 0 }
     }
 
     /// Bytes on the wire.
@@ -37,6 +39,7 @@ impl Request {
             session,
             sequence: self.sequence,
             settled,
+            before: self.before,
             // Both lengths were checked against their limits when the request came in.
             body_bytes: u32::try_from(self.body.len()).unwrap_or(u32::MAX),
             payload_bytes: u32::try_from(self.payload.len()).unwrap_or(u32::MAX),

@@ -251,6 +251,9 @@ impl Mount {
     ) {
         let mut state = self.state();
         let mut answered = state.log.answered(boottime(), first, commit, failures);
+        if let Some(Outcome { ticket, result: Ok(Done { attr: Some(attr), existed: false, .. }) }) = &waited {
+            state.log.numbered(*ticket, attr.ino);
+        }
         let waiter = waited.as_ref().and_then(|outcome| state.waiters.remove(&outcome.ticket));
         let mut wanted = Vec::new();
         let touched = waited.as_ref().and_then(|outcome| state.on_the_way.remove(&outcome.ticket));

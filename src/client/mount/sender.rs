@@ -223,6 +223,6 @@ impl Mount {
 
 /// A batch in the link's words.
 pub(super) fn logged(batch: Batch) -> Logged {
-    let Batch { first, last, count, local, unanswered, body, payload } = batch;
-    Logged { first, last, count, local, unanswered, body, payload }
+    let Batch { first, last, count, local, unanswered, before, body, payload } = batch;
+    Logged { first, last, count, local, unanswered, before, body, payload }
 }

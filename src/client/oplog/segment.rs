@@ -2,7 +2,7 @@
 //! stand here one after the other, in the form of the frame's body and payload, and are what is sent again.
 
 use super::stage::{Event, Stage};
-use crate::base::{Caller, Errno, Time};
+use crate::base::{Caller, Errno, Ino, Time};
 use crate::wire::record::RECORD_HEADER_BYTES;
 use crate::wire::{Mutation, Origin, Ticket, mutation};
 use bytes::Bytes;
@@ -26,6 +26,8 @@ pub(super) struct Segment {
     pub(super) sent: Duration,
     /// The server's commit that holds them; 0 before they are applied.
     pub(super) commit: u64,
+    /// The commit of a server before this one that held them, while that has not answered; 0: none is known.
+    pub(super) before: u64,
     bytes: Kept,
     /// Those the server refused, ascending.
     rejected: Vec<Ticket>,
@@ -79,6 +81,8 @@ pub struct Batch {
     pub local: bool,
     /// No server has answered them before.
     pub unanswered: bool,
+    /// The commit of a server before this one in which they were done; 0: none is known.
+    pub before: u64,
     /// Their records.
     pub body: Bytes,
     /// Their data.
@@ -120,6 +124,7 @@ impl Segment {
             opened,
             sent: opened,
             commit: 0,
+            before: 0,
             bytes: Kept::Growing { body: Vec::new(), payload: Vec::new(), holes: false },
             rejected: Vec::new(),
         }
@@ -205,6 +210,7 @@ impl Segment {
             count: self.live - rejected,
             local: self.local,
             unanswered: self.stage == Stage::Sent,
+            before: self.before,
             body,
             payload,
         }
@@ -223,6 +229,19 @@ impl Segment {
         let Kept::Growing { body, .. } = &self.bytes else { return None };
         let (origin, mutation) = mutation::decode_batch(body.get(at..)?, &[]).next()?.ok()?;
         Some((origin, mutation.ok()?))
+    }
+
+    /// What is sent again makes the inode with this number, which the server gave it. It is the only one in here.
+    pub(super) fn number(&mut self, ino: Ino) {
+        let Kept::Fixed { body, payload } = &self.bytes else { return };
+        let Some(Ok((origin, Ok(made)))) = mutation::decode_batch(body, payload).next() else { return };
+        let Mutation::Make { parent, name, mode, umask, rdev, target, flags, ino: None } = made else {
+            return;
+        };
+        let made = Mutation::Make { parent, name, mode, umask, rdev, target, flags, ino: Some(ino) };
+        let mut body = Vec::new();
+        mutation::encode(&mut body, &mut Vec::new(), origin, &made);
+        self.bytes = Kept::Fixed { body: body.into(), payload: payload.clone() };
     }
 
     /// Takes a record out.

@@ -132,6 +132,9 @@ impl Log {
         for at in 0..self.segments.len() {
             batches.extend(self.change(at, |segment| {
                 if restarted {
+                    if segment.commit > 0 {
+                        segment.before = segment.commit;
+                    }
                     segment.commit = 0;
                     segment.step(Event::Restart);
                     if segment.local && segment.stage == Stage::Accepted && segment.live > 0 {

@@ -4,7 +4,7 @@ use super::segment::Failed;
 use super::stage::{Event, Stage};
 use super::waiters::Due;
 use super::{Log, Segment};
-use crate::base::Errno;
+use crate::base::{Errno, Ino};
 use crate::wire::Ticket;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl Log {
             answered
                 .failed
                 .extend(failures.filter_map(|(ticket, errno)| segment.reject(ticket, errno, late)));
-            segment.commit = commit;
+            (segment.commit, segment.before) = (commit, 0);
             if segment.rejected() == segment.live as usize {
                 segment.step(Event::Reject);
             } else {
@@ -63,6 +63,15 @@ impl Log {
         self.advance();
         self.pass(&mut answered.due);
         answered
+    }
+
+    /// A waited mutation made an inode, and the server gave it this number. Should the server lose it with the power, it is made
+    /// again under the same: programs and other mounts know it by that.
+    pub fn numbered(&mut self, ticket: Ticket, ino: Ino) {
+        let Some(at) = self.position(ticket) else { return };
+        if !self.segments[at].local && self.segments[at].stage == Stage::Applied {
+            self.change(at, |segment| segment.number(ino));
+        }
     }
 
     /// All up to this commit of the present server is durable.

@@ -58,6 +58,19 @@ impl Volume {
     }
 }
 
+impl Volume {
+    /// Whether all of a batch was done before: it will be answered from the record.
+    pub fn has_done(&self, session: SessionId, body: &[u8], payload: &[u8]) -> bool {
+        let mut state = self.inner.write_state();
+        let known = |state: &Results, origin: &Origin| {
+            matches!(state.seen(session, origin.ticket, origin.at.is_some()), Seen::Stored | Seen::Ran)
+        };
+        state.load(self.inner.store.engine(), session).is_ok()
+            && mutation::decode_batch(body, payload)
+                .all(|one| one.is_ok_and(|(origin, _)| known(&state, &origin)))
+    }
+}
+
 /// Where the data of each mutation lies, or why it was refused.
 type PlacedBatch = Vec<Result<Vec<Appended>, Errno>>;
 

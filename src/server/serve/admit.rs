@@ -56,6 +56,49 @@ impl Core {
         Parked { session, link, bytes, run }
     }
 
+    /// What is kept of a batch that is done again: it is done also when its connection is gone by then, as long as the session is
+    /// not. Sent once more it is answered from the record.
+    fn park_again(self: &Arc<Self>, member: &Membership, (frame, answering): Request) -> Parked {
+        let (core, member) = (Arc::clone(self), member.clone());
+        let (session, link) = (member.session.id, member.link);
+        let bytes = frame.body.len() + frame.payload.len();
+        let run = Box::new(move || {
+            let session = Arc::clone(&member.session);
+            match core.sessions.take_of_any(&session) {
+                Ok(_in_hand) => {
+                    if let Err(fault) = core.execute(&member, (frame, answering)) {
+                        tracing::warn!(session = %session.id, "a batch that was to be done again: {fault}");
+                    }
+                }
+                Err(errno) => drop(refuse(&frame, errno, answering)),
+            }
+        });
+        Parked { session, link, bytes, run }
+    }
+
+    /// A batch that was sent to the server before, too. What that had done is answered from the record, unless it was lost with
+    /// the power: then it is done again when everybody has sent what was lost to him, in the order of the commits in which it
+    /// was done, since one client's changes stand on another's. What nobody has answered comes last.
+    pub(super) fn again(
+        self: &Arc<Self>,
+        in_hand: &InHand<'_>,
+        member: &Membership,
+        request: Request,
+    ) -> Result<(), WireFault> {
+        let (frame, id) = (&request.0, in_hand.session().id);
+        if self.volume.has_done(id, &frame.body, &frame.payload) {
+            return self.execute(member, request);
+        }
+        let order = if frame.header.before == 0 { u64::MAX } else { frame.header.before };
+        let park = |given| self.park_again(member, given);
+        match self.sessions.leases.queue(id, order, request, park) {
+            Err(()) => Ok(()),
+            // There is no room. Nobody has been granted anything since the restart.
+            Ok(request) if self.sessions.replays(id) => self.execute(member, request),
+            Ok(request) => self.batch(in_hand, member, request),
+        }
+    }
+
     /// A query that tells of `ino`.
     pub(super) fn ask(
         self: &Arc<Self>,
@@ -150,8 +193,7 @@ impl Core {
             let mut all = mutation::decode_batch(&frame.body, &frame.payload);
             all.any(|one| one.is_ok_and(|(origin, _)| origin.at.is_none()))
         };
-        // Before the restart it was accepted, and nobody has been granted anything since.
-        if !waited(&request.0) || self.sessions.replays(id) {
+        if !waited(&request.0) {
             return self.execute(member, request);
         }
         let (writes, reads) = named(&request.0);

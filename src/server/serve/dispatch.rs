@@ -146,7 +146,10 @@ impl Core {
                 self.sessions.bye(in_hand.session());
                 return Ok(Next::Ended);
             }
-            FrameKind::Batch if self.sessions.replays(member.session.id) => None,
+            FrameKind::Batch if frame.header.before > 0 || self.sessions.replays(member.session.id) => {
+                self.again(in_hand, member, (frame, answering))?;
+                return Ok(Next::GoOn);
+            }
             FrameKind::Batch => Some(QueryNeeds::Nothing),
             _ => match query::decode(&frame.body) {
                 Ok(query) => match needs::of_query(&query) {

@@ -105,6 +105,24 @@ impl Session {
         Ok(())
     }
 
+    /// A frame will be worked on that came on a connection which may be gone.
+    ///
+    /// # Errors
+    /// ESTALE: the session is over.
+    pub(super) fn enter_of_any(&self) -> Result<(), Errno> {
+        let mut gate = self.gate();
+        if gate.phase == Phase::Ended {
+            return Err(Errno::ESTALE);
+        }
+        gate.in_hand += 1;
+        Ok(())
+    }
+
+    /// It has no connection.
+    pub(super) fn is_lost(&self) -> bool {
+        self.gate().phase == Phase::Lost
+    }
+
     /// The work on a frame is done. The client could not be heard while it waited for that, so its clock starts anew.
     pub(super) fn leave(&self, now: Duration) -> Sweep {
         let mut gate = self.gate();

@@ -30,6 +30,10 @@ const SESSIONS_MAX: usize = 4096;
 /// How many ended sessions are remembered. One forgotten is still refused as unknown when it comes back.
 const DEAD_MAX: usize = 65_536;
 
+/// So many inode numbers a server may have given out one by one since its disk was last in step: within half a second, with
+/// much to spare.
+const NUMBERS_LOST_MAX: u32 = 1 << 20;
+
 /// Longest wait for frames of a connection that its own client replaced.
 const SUPERSEDED_WAIT: Duration = Duration::from_secs(5);
 
@@ -150,6 +154,9 @@ impl Sessions {
         if frozen {
             let (sessions, grace_ms) = (missing.len(), options.grace.as_millis());
             tracing::info!(sessions, grace_ms, "waiting for the clients of before the restart");
+            // What the disk lost with the power may have had the next numbers, and comes back under them.
+            volume.take_numbers(NUMBERS_LOST_MAX)?;
+            volume.sync_wait()?;
         } else {
             volume.end_grace();
         }
@@ -224,6 +231,15 @@ impl Sessions {
     /// ESTALE: nothing of this session or connection is worked on any more.
     pub(crate) fn take<'s>(&'s self, session: &'s Arc<Session>, link: LinkId) -> Result<InHand<'s>, Errno> {
         session.enter(link, self.now())?;
+        Ok(InHand { sessions: self, session })
+    }
+
+    /// The same of a frame that came on a connection which may be gone.
+    ///
+    /// # Errors
+    /// ESTALE: the session is over.
+    pub(crate) fn take_of_any<'s>(&'s self, session: &'s Arc<Session>) -> Result<InHand<'s>, Errno> {
+        session.enter_of_any()?;
         Ok(InHand { sessions: self, session })
     }
 
@@ -399,7 +415,9 @@ impl Sessions {
         let Some(grace) = grace else { return };
         tracing::info!(missing = grace.missing.len(), "grace period is over");
         for session in &all {
-            self.end(session, Event::GraceOver);
+            // Who was cut off before he had sent all again would do it when others have seen that it is not there.
+            let cut_off = grace.missing.contains(&session.id) && session.is_lost();
+            self.end(session, if cut_off { Event::LeaseOver } else { Event::GraceOver });
         }
         self.desk.thaw();
         self.leases.thaw();

@@ -89,6 +89,7 @@ fn batch(tickets: &[u64], local: bool) -> Logged {
         count: u32::try_from(tickets.len()).unwrap(),
         local,
         unanswered: false,
+        before: 0,
         body: body.into(),
         payload: payload.into(),
     }

@@ -1,5 +1,5 @@
 use super::{AT, Batch, CALLER, accept, answer, chmod, limits, make, ms, sent, tickets, us, write};
-use crate::base::Errno;
+use crate::base::{Errno, Ino};
 use crate::client::oplog::{Action, Limits, Log, Refused, Stage};
 use crate::wire::{Mutation, Ticket, mutation};
 use std::sync::{Arc, Mutex};
@@ -143,8 +143,8 @@ fn the_same_server_is_asked_again_for_what_it_did_not_answer() {
     // A new server is asked for all that is not durable, by the same bytes, in the order of the tickets.
     // What was accepted and never sent goes with them: the leases that allowed it are gone when the replay is over.
     let replayed = log.replay(true, ms(50));
-    let answered = Batch { unanswered: false, ..first.clone() };
-    assert_eq!(replayed[..3], [answered, waited, second], "and says what had an answer");
+    let answered = Batch { unanswered: false, before: 1, ..first.clone() };
+    assert_eq!(replayed[..3], [answered, waited, second], "and says what had an answer, and in which commit");
     assert_eq!(replayed[3..].iter().map(tickets).collect::<Vec<_>>(), [[4]]);
     assert_eq!(log.stage(Ticket(1)), Some(Stage::Resent));
     // A commit of the server before means nothing at this one.
@@ -274,4 +274,24 @@ fn what_each_waits_for_is_not_mixed_up_with_what_it_is() {
     let second = log.accept_waited(ms(1), CALLER, &b, None).unwrap();
     assert_eq!((log.stage(first), log.stage(second)), (Some(Stage::Accepted), Some(Stage::Accepted)));
     assert_eq!(log.stage(Ticket(3)), None);
+}
+
+#[test]
+fn an_inode_that_the_server_numbered_is_made_again_under_its_number() {
+    let mut log = Log::new(Limits::default());
+    let mut made = make(9, "w");
+    if let Mutation::Make { ino, .. } = &mut made {
+        *ino = None;
+    }
+    log.accept_waited(ms(1), CALLER, &made, None).unwrap();
+    let sent = log.send_waited(Ticket(1), ms(1)).unwrap();
+    answer(&mut log, ms(2), &sent, 4);
+    log.numbered(Ticket(1), Ino(77));
+    log.numbered(Ticket(1), Ino(78));
+    let again = log.replay(true, ms(3));
+    assert_eq!((again.len(), again[0].before), (1, 4));
+    let (_, made) = mutation::decode_batch(&again[0].body, &again[0].payload).next().unwrap().unwrap();
+    let Ok(Mutation::Make { ino, .. }) = made else { panic!("{made:?}") };
+    assert_eq!(ino, Some(Ino(77)), "the first one counts");
+    assert_eq!(log.status().kept_bytes, again[0].body.len());
 }

@@ -79,7 +79,7 @@ impl Inner {
         load.bytes += parked.bytes;
     }
 
-    pub(super) fn make_ready(&mut self, parked: Parked) {
+    pub(super) fn take_load(&mut self, parked: &Parked) {
         if let Some(load) = self.load.get_mut(&parked.session) {
             load.requests -= 1;
             load.bytes -= parked.bytes;
@@ -87,6 +87,10 @@ impl Inner {
                 self.load.remove(&parked.session);
             }
         }
+    }
+
+    pub(super) fn make_ready(&mut self, parked: Parked) {
+        self.take_load(&parked);
         self.ready.push_back(parked);
     }
 

@@ -71,6 +71,8 @@ struct Inner {
     parked: FxHashMap<WaitId, Parked>,
     /// Until grace is over, what may not be worked on before.
     frozen: Option<Vec<Parked>>,
+    /// Until then too: what is done again, and in which order.
+    again: Vec<(u64, Parked)>,
     load: FxHashMap<SessionId, Load>,
     ready: VecDeque<Parked>,
     sinks: FxHashMap<SessionId, Sink>,
@@ -102,6 +104,7 @@ impl LeaseDesk {
                 table: LeaseTable::new(limits, epoch),
                 parked: FxHashMap::default(),
                 frozen: frozen.then(Vec::new),
+                again: Vec::new(),
                 load: FxHashMap::default(),
                 ready: VecDeque::new(),
                 sinks: FxHashMap::default(),
@@ -152,14 +155,48 @@ impl LeaseDesk {
         inner.numbers.remove(&session);
         inner.change(|table, out| table.leave(session, out));
         inner.wake_where(|parked| parked.session == session);
+        let again = std::mem::take(&mut inner.again);
+        let (gone, left) = again.into_iter().partition(|(_, parked)| parked.session == session);
+        inner.again = left;
+        let gone: Vec<_> = gone;
+        gone.into_iter().for_each(|(_, parked)| inner.make_ready(parked));
     }
 
-    /// Grace is over: leases may be granted, and what waited for that goes on.
+    /// Grace is over: what is to be done again is done, in its order, then leases may be granted, and what waited for that goes
+    /// on. To be called by a thread that holds nothing.
     pub(super) fn thaw(&self) {
+        loop {
+            let mut inner = self.inner();
+            let mut again = std::mem::take(&mut inner.again);
+            if again.is_empty() {
+                self.frozen.store(false, Ordering::Release);
+                let waited = inner.frozen.take().unwrap_or_default();
+                waited.into_iter().for_each(|parked| inner.make_ready(parked));
+                return;
+            }
+            again.iter().for_each(|(_, parked)| inner.take_load(parked));
+            drop(inner);
+            again.sort_by_key(|(order, _)| *order);
+            again.into_iter().for_each(|(_, parked)| (parked.run)());
+        }
+    }
+
+    /// Keeps what is done again until everybody has sent such. `Ok` gives it back: grace is over, or there is no room.
+    pub(crate) fn queue<R>(
+        &self,
+        session: SessionId,
+        order: u64,
+        request: R,
+        park: impl FnOnce(R) -> Parked,
+    ) -> Result<R, ()> {
         let mut inner = self.inner();
-        self.frozen.store(false, Ordering::Release);
-        let waited = inner.frozen.take().unwrap_or_default();
-        waited.into_iter().for_each(|parked| inner.make_ready(parked));
+        if inner.frozen.is_none() || inner.closed || !inner.has_room(session) {
+            return Ok(request);
+        }
+        let parked = park(request);
+        inner.add_load(&parked);
+        inner.again.push((order, parked));
+        Err(())
     }
 
     /// Parks a request until grace is over; `Ok` gives it back when it may go on.
@@ -393,6 +430,7 @@ impl LeaseDesk {
         let waiting = (
             std::mem::take(&mut inner.parked),
             inner.frozen.as_mut().map(std::mem::take),
+            std::mem::take(&mut inner.again),
             std::mem::take(&mut inner.ready),
             std::mem::take(&mut inner.sinks),
         );
@@ -411,7 +449,8 @@ impl LeaseDesk {
     pub(crate) fn totals(&self) -> (usize, usize, usize) {
         let inner = self.inner();
         let (inodes, waits, contested) = inner.table.totals();
-        (inodes, waits + inner.frozen.as_ref().map_or(0, Vec::len), contested)
+        let frozen = inner.frozen.as_ref().map_or(0, Vec::len) + inner.again.len();
+        (inodes, waits + frozen, contested)
     }
 
     fn inner(&self) -> Locked<'_> {
