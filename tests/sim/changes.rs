@@ -257,7 +257,9 @@ impl World {
         }
         for ino in &waiter.inos {
             let known = learned.is_some_and(|attr| attr.ino == *ino && tree.attr(*ino) == Known::Yes(attr));
-            if !known {
+            if known {
+                tree.is_newest(*ino);
+            } else {
                 tree.forget_attr(*ino);
             }
         }

@@ -96,7 +96,9 @@ impl Touched {
         for ino in &self.inos {
             let known = learned
                 .is_some_and(|(_, attr)| attr.ino == *ino && state.tree.attr(*ino) == Known::Yes(attr));
-            if !known {
+            if known {
+                state.tree.is_newest(*ino);
+            } else {
                 state.tree.forget_attr(*ino);
             }
         }

@@ -113,6 +113,14 @@ impl Tree {
         self.doubt(ino);
     }
 
+    /// What is known of it now is the outcome of a change: answers to what was asked for before may be older, and teach nothing.
+    pub fn is_newest(&mut self, ino: Ino) {
+        self.changes += 1;
+        if let Some(node) = self.nodes.get_mut(ino) {
+            node.changed = self.changes;
+        }
+    }
+
     /// It may have been moved, or lost one of its names.
     pub fn forget_place(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(ino) {

@@ -126,6 +126,21 @@ fn an_answer_older_than_a_change_teaches_nothing() {
 }
 
 #[test]
+fn an_answer_older_than_the_outcome_of_a_change_teaches_nothing() {
+    let (mut tree, _) = rooted();
+    tree.granted([super::grant(Ino(20), LeaseMode::Shared, 5)]);
+    let file = Attr { ino: Ino(20), mode: FILE, nlink: 1, ..root_attr() };
+    tree.forget_attr(Ino(20));
+    // Asked for on one connection, while the server makes the change that went over the other.
+    let (begun, asked) = (tree.stamp(), tree.stamp());
+    let after = Attr { size: 33, blocks: 1, ..file };
+    tree.learn_attr(begun, &after);
+    tree.is_newest(Ino(20));
+    tree.learn_attr(asked, &file);
+    assert_eq!(tree.attr(Ino(20)), Known::Yes(after));
+}
+
+#[test]
 fn an_answer_older_than_a_change_teaches_nothing_also_when_the_inode_was_given_back_between() {
     let (mut tree, mut clock) = rooted();
     let asked = tree.stamp();
