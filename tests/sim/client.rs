@@ -28,10 +28,9 @@ pub(super) enum What {
         then: Option<Look>,
         since: Ticket,
     },
-    /// `epoch`: of the server that had done up to this commit.
+    /// `commit`: the last one before it was asked for.
     Sync {
         commit: u64,
-        epoch: u64,
     },
     Numbers,
     Hold(Ino),

@@ -118,6 +118,8 @@ impl World {
         let now = duration(self.now);
         // A new session too: what was sent while there was none has gone nowhere.
         let batches = self.clients[c].log.replay(resumed && restarted, now);
+        let lost = self.clients[c].log.lost_in_replay();
+        self.answered(c, lost);
         if resumed && restarted && !self.planted(Plant::LeasesOutliveServer) {
             self.forget_leases(c);
         }
@@ -215,6 +217,8 @@ impl World {
         client.numbers.clear();
         client.numbers_asked = false;
         client.waiters.clear();
+        let syncs = client.calls.values().filter(|call| matches!(call.what, What::Sync { .. })).count();
+        (0..syncs).for_each(|_| client.log.sync_answered());
         client.calls.clear();
         client.busy = 0;
         client.open.clear();

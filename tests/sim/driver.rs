@@ -136,9 +136,9 @@ impl World {
             match self.clients[c].log.next(now) {
                 Action::Send(batch) => self.send_batch(c, batch),
                 Action::Sync => {
-                    let (commit, epoch) = (self.clients[c].commit, self.clients[c].epoch);
+                    let commit = self.clients[c].commit;
                     let sync = Query::Sync { ino: None, data_only: false };
-                    self.ask_server(c, 0, &sync, What::Sync { commit, epoch });
+                    self.ask_server(c, 0, &sync, What::Sync { commit });
                 }
                 Action::Wait(until) => {
                     if let Some(until) = until {

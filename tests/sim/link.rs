@@ -65,6 +65,15 @@ impl World {
         if !link.open || link.life != self.clients[c].life || self.clients[c].links[lane] != Some(conn) {
             return;
         }
+        if lane == 0 {
+            let durable = frame.header.durable();
+            if durable > self.clients[c].durable {
+                self.clients[c].durable = durable;
+                let due = self.clients[c].log.durable(durable);
+                self.run_due(c, due);
+                self.pump_later(c);
+            }
+        }
         match frame.header.kind {
             FrameKind::Answer => {
                 let (answer, grants) = answer::decode(&frame.body, &frame.payload).unwrap();
@@ -86,15 +95,6 @@ impl World {
                 self.recalled(c, recalls);
             }
             _ => panic!("a frame of kind {:?}", frame.header.kind),
-        }
-        if lane == 0 && self.clients[c].links[0] == Some(conn) {
-            let durable = frame.header.durable();
-            if durable > self.clients[c].durable {
-                self.clients[c].durable = durable;
-                let due = self.clients[c].log.durable(durable);
-                self.run_due(c, due);
-                self.pump_later(c);
-            }
         }
     }
 
@@ -156,15 +156,18 @@ impl World {
                     }
                 }
             }
-            (What::Sync { commit, epoch }, answer) => {
-                let other = self.clients[c].epoch != *epoch && self.plant != Some(Plant::SyncOfBefore);
+            (What::Sync { commit }, answer) => {
+                let before = self.planted(Plant::SyncOfBefore);
                 let log = &mut self.clients[c].log;
                 let due = match answer {
-                    // Of another server than the one that had done that.
-                    Ok(_) if other => Due::default(),
-                    Ok(_) => log.durable(*commit),
+                    Ok(_) if before => log.durable(*commit),
+                    // Its frame has told what is durable.
+                    Ok(_) => Due::default(),
                     Err(errno) => log.sync_failed(*errno),
                 };
+                if answer.is_ok() {
+                    log.sync_answered();
+                }
                 self.run_due(c, due);
                 self.pump(c);
             }

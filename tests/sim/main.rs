@@ -85,7 +85,7 @@ fn check(seed: u64) -> Counts {
     })
 }
 
-/// `SIM_SEED=… cargo test --test sim one_seed`; `SIM_PLANT=Expired` puts a fault in.
+/// `SIM_SEED=… cargo test --test sim one_seed`; `SIM_PLANT=Expired` puts a fault in, `SIM_EVENTS=9999` tells more of what went before.
 #[test]
 fn one_seed() {
     let plant = std::env::var("SIM_PLANT").ok();

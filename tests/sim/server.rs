@@ -123,7 +123,7 @@ impl World {
             }
             if !self.torn && self.live.contains(&session) {
                 let act = self.model.acts().find(|act| (act.session, act.ticket) == key).cloned();
-                panic!("a local mutation fails late: {:?}: {act:?}", outcome.result);
+                panic!("a local mutation fails late: {key:x?}: {:?}: {act:?}", outcome.result);
             }
             return;
         };

@@ -204,7 +204,7 @@ impl World {
 
     pub(super) fn note(&self, text: String) {
         let mut trace = self.trace.lock().unwrap();
-        if trace.len() >= 120 {
+        if trace.len() >= super::number("SIM_EVENTS").map_or(120, |events| usize::try_from(events).unwrap()) {
             trace.pop_front();
         }
         trace.push_back(format!("{:>10.3} {text}", self.now as f64 / 1000.0));

@@ -244,7 +244,11 @@ impl Owner for Mount {
                 let _ = mount.namespace.inodes.held_once_more(*ino);
             }
         }
+        let lost = state.log.lost_in_replay();
+        mount.settle(&mut state);
         drop(state);
+        mount.fail_late(&lost.failed);
+        lost.due.run();
         batches.into_iter().map(super::sender::logged).collect()
     }
 }

@@ -115,6 +115,8 @@ pub struct Log {
     synced: Ticket,
     /// Syncs that were asked for and are not answered.
     syncs: usize,
+    /// See [`Log::lost_in_replay`].
+    lost: Vec<Failed>,
     counts: status::Counts,
 }
 
@@ -140,6 +142,7 @@ impl Log {
             durable_commit: 0,
             synced: Ticket(1),
             syncs: 0,
+            lost: Vec::new(),
             counts: status::Counts::default(),
         }
     }

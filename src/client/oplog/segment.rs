@@ -28,6 +28,8 @@ pub(super) struct Segment {
     pub(super) commit: u64,
     /// The commit of a server before this one that held them, while that has not answered; 0: none is known.
     pub(super) before: u64,
+    /// Its session has ended since it was applied: no other server may be asked for it in the next one, which has no record of it.
+    pub(super) fenced: bool,
     bytes: Kept,
     /// Those the server refused, ascending.
     rejected: Vec<Ticket>,
@@ -125,6 +127,7 @@ impl Segment {
             sent: opened,
             commit: 0,
             before: 0,
+            fenced: false,
             bytes: Kept::Growing { body: Vec::new(), payload: Vec::new(), holes: false },
             rejected: Vec::new(),
         }

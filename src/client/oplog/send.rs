@@ -4,6 +4,7 @@ use super::pace::WINDOW_MAX;
 use super::segment::Batch;
 use super::stage::{Event, Stage};
 use super::{Log, SEGMENT_BODY_BYTES};
+use crate::base::Errno;
 use crate::wire::Ticket;
 use std::time::Duration;
 
@@ -122,14 +123,19 @@ impl Log {
 
     /// Everything a new connection has to send before anything else, in the order of the tickets: with the same
     /// server what is sent and not answered, with a restarted one all that is not durable, local ones that were never sent
-    /// among it. Commits of the server before do not count any more.
+    /// among it. Commits of the server before do not count any more. [`Log::lost_in_replay`] tells what is sent nowhere.
     pub fn replay(&mut self, restarted: bool, now: Duration) -> Vec<Batch> {
         self.synced = self.settled_below();
         if restarted {
             self.durable_commit = 0;
         }
         let mut batches = Vec::new();
+        let mut lost = std::mem::take(&mut self.lost);
         for at in 0..self.segments.len() {
+            if restarted && self.segments[at].fenced && self.segments[at].stage == Stage::Applied {
+                self.end(at, &[Event::Restart, Event::Fence], Errno::EIO, &mut lost);
+                continue;
+            }
             batches.extend(self.change(at, |segment| {
                 if restarted {
                     if segment.commit > 0 {
@@ -153,6 +159,7 @@ impl Log {
             self.unapplied = self.settled_below();
             self.advance();
         }
+        self.lost = lost;
         batches
     }
 

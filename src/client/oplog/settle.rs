@@ -118,6 +118,10 @@ impl Log {
                     continue;
                 }
                 Stage::Accepted | Stage::Sent | Stage::Resent => Event::Fence,
+                Stage::Applied => {
+                    self.segments[at].fenced = true;
+                    continue;
+                }
                 _ => continue,
             };
             self.end(at, &[event], Errno::ESTALE, &mut answered.failed);
@@ -129,6 +133,13 @@ impl Log {
         self.applied_barriers.fail(Errno::EIO, &mut answered.due);
         self.durable_barriers.fail(Errno::EIO, &mut answered.due);
         self.advance();
+        self.pass(&mut answered.due);
+        answered
+    }
+
+    /// What the last [`Log::replay`] found lost: it was applied under a session that has ended, by a server that is gone.
+    pub fn lost_in_replay(&mut self) -> Answered {
+        let mut answered = Answered { failed: std::mem::take(&mut self.lost), ..Answered::default() };
         self.pass(&mut answered.due);
         answered
     }
@@ -148,7 +159,7 @@ impl Log {
     }
 
     /// Ends a segment whose mutations will not be applied, as far as anybody knows.
-    fn end(&mut self, at: usize, events: &[Event], errno: Errno, failed: &mut Vec<Failed>) {
+    pub(super) fn end(&mut self, at: usize, events: &[Event], errno: Errno, failed: &mut Vec<Failed>) {
         let lost = self.change(at, |segment| {
             let late = segment.local || matches!(segment.stage, Stage::Applied | Stage::Resent);
             // What was never sent was not applied.

@@ -16,6 +16,8 @@ struct Line {
     stage: Stage,
     commit: u64,
     bytes: Vec<u8>,
+    /// Applied under a session that has ended.
+    fenced: bool,
 }
 
 /// A barrier that ran, and its result.
@@ -56,7 +58,13 @@ impl Model {
             Ok(ticket) => {
                 // A restart makes more of them, from those that were applied.
                 assert!(log.waiting() <= limits().waiting_max);
-                self.lines.push(Line { local, stage: Stage::Accepted, commit: 0, bytes: Vec::new() });
+                self.lines.push(Line {
+                    local,
+                    stage: Stage::Accepted,
+                    commit: 0,
+                    bytes: Vec::new(),
+                    fenced: false,
+                });
                 assert_eq!(ticket, Ticket(self.lines.len() as u64));
             }
             Err(Refused::Full) => {
@@ -157,10 +165,12 @@ impl Model {
     fn replay(&mut self, log: &mut Log, restarted: bool) {
         self.local.clear();
         self.waited.clear();
+        let mut unknown = 0;
         if restarted {
             (self.commit, self.durable) = (0, 0);
             for line in &mut self.lines {
                 match line.stage {
+                    Stage::Applied if line.fenced => (line.stage, unknown) = (Stage::Unknown, unknown + 1),
                     Stage::Applied => line.stage = Stage::Resent,
                     Stage::Rejected => line.commit = u64::MAX,
                     _ => {}
@@ -168,6 +178,9 @@ impl Model {
             }
         }
         let batches = log.replay(restarted, self.now);
+        let lost = log.lost_in_replay();
+        assert_eq!(lost.failed.len(), unknown);
+        self.run(lost.due);
         let firsts: Vec<_> = batches.iter().map(|batch| batch.first).collect();
         assert!(firsts.is_sorted());
         for batch in &batches {
@@ -191,6 +204,7 @@ impl Model {
         }
         let mut lost = 0;
         for line in &mut self.lines {
+            line.fenced |= line.stage == Stage::Applied;
             let next = match line.stage {
                 Stage::Accepted | Stage::Sent => Stage::Fenced,
                 Stage::Resent => Stage::Unknown,

@@ -295,3 +295,23 @@ fn an_inode_that_the_server_numbered_is_made_again_under_its_number() {
     assert_eq!(ino, Some(Ino(77)), "the first one counts");
     assert_eq!(log.status().kept_bytes, again[0].body.len());
 }
+
+#[test]
+fn what_was_applied_under_a_session_that_has_ended_is_not_sent_to_the_next_server() {
+    let mut log = Log::new(Limits::default());
+    accept(&mut log, ms(1));
+    let first = sent(&mut log, ms(2));
+    answer(&mut log, ms(3), &first, 4);
+    assert!(log.fence(false).failed.is_empty(), "the server that has it makes it durable");
+    accept(&mut log, ms(4));
+    let _second = sent(&mut log, ms(50));
+    let again = log.replay(true, ms(60));
+    assert_eq!(again.iter().map(tickets).collect::<Vec<_>>(), [[2]]);
+    let lost = log.lost_in_replay();
+    let [failed] = &lost.failed[..] else { panic!("{lost:?}") };
+    assert_eq!(
+        (failed.ticket, failed.errno, failed.late, failed.unknown),
+        (Ticket(1), Errno::EIO, true, true)
+    );
+    assert!(log.lost_in_replay().failed.is_empty(), "once");
+}
