@@ -91,6 +91,7 @@ impl World {
 
     pub(super) fn handshakes(&mut self, c: usize) -> Result<(), String> {
         let resumed = !self.clients[c].fresh;
+        let fresh = self.clients[c].sequence;
         let (metadata, welcome) = self.handshake(c, 0, resumed)?;
         self.after_server();
         let restarted = self.clients[c].epoch != welcome.epoch;
@@ -143,13 +144,13 @@ impl World {
         let calls: Vec<(u64, usize, Vec<u8>)> = self.clients[c]
             .calls
             .iter()
-            .filter(|(_, call)| call.asked < self.now || !resumed)
+            .filter(|(sequence, _)| **sequence < fresh)
             .filter(|(_, call)| !matches!(call.what, What::Ping | What::Asserted))
             .map(|(sequence, call)| (*sequence, call.lane, call.body.clone()))
             .collect();
         let now = self.now;
-        self.clients[c].calls.retain(|_, call| {
-            !matches!(call.what, What::Ping) && (call.asked == now || !matches!(call.what, What::Asserted))
+        self.clients[c].calls.retain(|sequence, call| {
+            !matches!(call.what, What::Ping) && (*sequence >= fresh || !matches!(call.what, What::Asserted))
         });
         for (sequence, lane, body) in calls {
             if let Some(call) = self.clients[c].calls.get_mut(&sequence) {
