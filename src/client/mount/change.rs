@@ -11,7 +11,7 @@ use super::complete::{Circumstances, Local};
 use super::touched::Touched;
 use super::{Interrupt, Kept, Mount, State, boottime};
 use crate::base::{Caller, Errno};
-use crate::client::oplog::{Refused, Turn};
+use crate::client::oplog::{Refused, Turn, cost};
 use crate::wire::{Done, Mutation, Origin, Outcome, Query, Ticket, mutation};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -155,6 +155,7 @@ impl Mount {
         F: FnOnce(Result<Done, Errno>, Kept) + Send + 'static,
     {
         let mount = Arc::clone(self);
+        let takes = owned.mutation().map_or(0, |mutation| cost(&mutation).unwrap_or(0));
         let again = move |turn| {
             let Some(mutation) = owned.mutation() else { return done(Err(Errno::EIO), Kept::default()) };
             match mount.accept_now(owned.caller, &mutation, Some(turn), 0) {
@@ -163,7 +164,7 @@ impl Mount {
             }
         };
         let mut state = self.state();
-        match state.log.park(turn, Box::new(again)) {
+        match state.log.park(turn, takes, Box::new(again)) {
             Ok((_, due)) => {
                 drop(state);
                 due.run();

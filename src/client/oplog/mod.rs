@@ -47,7 +47,6 @@ use crate::base::{Caller, Ino, Time};
 use crate::wire::{Mutation, Ticket};
 use fold::{Folded, Folds};
 use pace::Pace;
-use room::COST_ONE;
 use segment::{Segment, Weight};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -255,10 +254,10 @@ impl Log {
             && self.weight.waiting < self.pace.operations_max(self.limits.waiting_max)
     }
 
-    /// Room for so many that it is worth waking those who wait.
-    fn has_ample_room(&self) -> bool {
+    /// Room for so many, and for one of this cost, that it is worth waking those who wait.
+    fn has_ample_room(&self, first: usize) -> bool {
         let most = |max: usize| max - max / 8;
-        self.has_room(COST_ONE)
+        self.has_room(first)
             && (self.weight.waiting == 0
                 || (self.weight.kept <= most(self.limits.kept_max)
                     && self.weight.bytes <= most(self.limits.kept_bytes_max)
@@ -266,16 +265,16 @@ impl Log {
     }
 
     /// Keeps the closure of one who was refused with [`Refused::Full`] until there is room; it is among the [`Due`] of
-    /// the step that makes it, possibly of this one. `turn`: of one who was parked before and found no room. The
-    /// turn returned takes it back ([`Log::unpark`]).
+    /// the step that makes it, possibly of this one. `turn`: of one who was parked before and found no room. `cost`: what it
+    /// takes ([`cost`]), so that it is not woken for less. The turn returned takes it back ([`Log::unpark`]).
     ///
     /// # Errors
     /// The closure, when too many are parked: ENOMEM to the caller.
-    pub fn park(&mut self, turn: Option<Turn>, retry: Retry) -> Result<(Turn, Due), Retry> {
+    pub fn park(&mut self, turn: Option<Turn>, cost: usize, retry: Retry) -> Result<(Turn, Due), Retry> {
         if self.parked.len() >= self.limits.parked_max {
             return Err(retry);
         }
-        let turn = self.parked.add(turn, retry);
+        let turn = self.parked.add(turn, cost, retry);
         let mut due = Due::default();
         self.release(&mut due);
         Ok((turn, due))
@@ -287,7 +286,7 @@ impl Log {
     }
 
     fn release(&mut self, due: &mut Due) {
-        if self.parked.len() > 0 && self.has_ample_room() {
+        if self.parked.first_cost().is_some_and(|first| self.has_ample_room(first)) {
             self.parked.release(due);
         }
     }

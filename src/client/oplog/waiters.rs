@@ -92,29 +92,36 @@ impl Barriers {
 /// Waiters for room, in the order in which they came first.
 #[derive(Default)]
 pub(super) struct Parked {
-    waiting: BTreeMap<Turn, Retry>,
+    /// What each takes of the log's room, and its closure.
+    waiting: BTreeMap<Turn, (usize, Retry)>,
     ever: u64,
 }
 
 impl Parked {
-    pub(super) fn add(&mut self, turn: Option<Turn>, retry: Retry) -> Turn {
+    pub(super) fn add(&mut self, turn: Option<Turn>, cost: usize, retry: Retry) -> Turn {
         let turn = turn.unwrap_or_else(|| {
             self.ever += 1;
             Turn(self.ever)
         });
-        self.waiting.insert(turn, retry);
+        self.waiting.insert(turn, (cost, retry));
         turn
     }
 
     pub(super) fn remove(&mut self, turn: Turn) -> Option<Retry> {
-        self.waiting.remove(&turn)
+        self.waiting.remove(&turn).map(|(_, retry)| retry)
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
+    /// What the first takes of the log's room.
+    pub(super) fn first_cost(&self) -> Option<usize> {
+        self.waiting.first_key_value().map(|(_, (cost, _))| *cost)
+    }
+
     pub(super) fn release(&mut self, due: &mut Due) {
-        due.retries.extend(std::mem::take(&mut self.waiting));
+        let all = std::mem::take(&mut self.waiting);
+        due.retries.extend(all.into_iter().map(|(turn, (_, retry))| (turn, retry)));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{AT, CALLER, chmod, limits, ms};
 use crate::base::Errno;
-use crate::client::oplog::{Action, Batch, Log, Refused, Stage, Turn};
+use crate::client::oplog::{Action, Batch, Log, Refused, Stage, Turn, cost};
 use crate::wire::{Ticket, mutation};
 use proptest::prelude::{ProptestConfig as Config, any, proptest};
 use std::collections::{BTreeMap, VecDeque};
@@ -69,7 +69,8 @@ impl Model {
             }
             Err(Refused::Full) => {
                 let woken = Arc::clone(&self.woken);
-                let parked = log.park(turn, Box::new(move |turn| woken.lock().unwrap().push(turn)));
+                let takes = cost(&mutation).unwrap();
+                let parked = log.park(turn, takes, Box::new(move |turn| woken.lock().unwrap().push(turn)));
                 let Ok((turn, due)) = parked else { return };
                 self.parked.push(turn);
                 self.run(due);

@@ -1,6 +1,6 @@
 use super::{AT, Batch, CALLER, accept, answer, chmod, limits, make, ms, sent, tickets, us, write};
 use crate::base::{Errno, Ino};
-use crate::client::oplog::{Action, Limits, Log, Refused, Stage};
+use crate::client::oplog::{Action, Limits, Log, Refused, Stage, cost};
 use crate::wire::{Mutation, Ticket, mutation};
 use std::sync::{Arc, Mutex};
 
@@ -202,7 +202,7 @@ fn a_full_log_refuses_and_wakes_by_turns_when_there_is_room() {
     let woken: Noted<_> = Arc::default();
     let park = |log: &mut Log, turn| {
         let woken = Arc::clone(&woken);
-        log.park(turn, Box::new(move |turn| woken.lock().unwrap().push(turn))).map(|(turn, due)| {
+        log.park(turn, 256, Box::new(move |turn| woken.lock().unwrap().push(turn))).map(|(turn, due)| {
             due.run();
             turn
         })
@@ -229,12 +229,33 @@ fn a_full_log_refuses_and_wakes_by_turns_when_there_is_room() {
 }
 
 #[test]
+fn a_large_one_is_woken_when_it_fits_and_not_for_less() {
+    let mut log = Log::new(Limits { kept_bytes_max: 2000, ..Limits::default() });
+    accept(&mut log, ms(1));
+    let batch = sent(&mut log, ms(2));
+    let large = write(&[0; 3000]);
+    assert_eq!(log.accept(ms(2), CALLER, AT, &large, None), Err(Refused::Full));
+    let woken: Noted<_> = Arc::default();
+    let note = Arc::clone(&woken);
+    let retry = Box::new(move |turn| note.lock().unwrap().push(turn));
+    let (turn, due) = log.park(None, cost(&large).unwrap(), retry).ok().unwrap();
+    due.run();
+    // Nothing waits to be sent or answered any more, and small ones would fit: woken for that, it would come back at once.
+    answer(&mut log, ms(3), &batch, 1);
+    assert!(log.admits(&chmod(9, 0), Some(turn)).is_ok());
+    assert!(woken.lock().unwrap().is_empty());
+    log.durable(1).run();
+    assert_eq!(*woken.lock().unwrap(), [turn]);
+    assert!(log.accept(ms(4), CALLER, AT, &large, Some(turn)).is_ok());
+}
+
+#[test]
 fn newcomers_wait_behind_the_parked() {
     let mut log = Log::new(limits());
     for _ in 0..8 {
         accept(&mut log, ms(1));
     }
-    let (turn, due) = log.park(None, Box::new(|_| ())).ok().unwrap();
+    let (turn, due) = log.park(None, 256, Box::new(|_| ())).ok().unwrap();
     due.run();
     let batch = sent(&mut log, ms(1));
     let mut failures = (2..=8).map(|ticket| (Ticket(ticket), Errno::EIO));
