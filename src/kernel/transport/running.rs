@@ -163,11 +163,15 @@ impl Shared {
     /// The mount is gone: the first to say so says how, and the queues stop.
     ///
     /// A thread that failed leaves requests behind that nobody will answer, so the connection is cut; the threads
-    /// that learn of it then come here again.
+    /// that learn of it then come here again. One that fails when the mount has ended already cuts nothing: the number
+    /// of the connection may be another mount's by then.
     pub(super) fn ended(&self, end: End) {
         let failure = if let End::Failed(why) = &end { Some(why.clone()) } else { None };
-        lock(&self.end).get_or_insert(end);
-        if let Some(why) = failure {
+        let mut known = lock(&self.end);
+        let first = known.is_none();
+        known.get_or_insert(end);
+        drop(known);
+        if let (Some(why), true) = (&failure, first) {
             let cut = self.abort();
             tracing::error!("a transport thread stopped: {why}; the connection was cut: {cut:?}");
             return;
