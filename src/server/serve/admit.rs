@@ -50,7 +50,10 @@ impl Core {
                         tracing::warn!(session = %session.id, "a request that waited: {fault}");
                     }
                 }
-                Err(errno) => drop(refuse(&frame, errno, answering)),
+                Err(errno) if session.is_over() => drop(refuse(&frame, errno, answering)),
+                // Its connection went away in this moment, as it does when a server ends: the client sends it again on the next
+                // one, and must not hear of an error from this one.
+                Err(_) => {}
             }
         });
         Parked { session, link, bytes, run }
@@ -70,7 +73,10 @@ impl Core {
                         tracing::warn!(session = %session.id, "a batch that was to be done again: {fault}");
                     }
                 }
-                Err(errno) => drop(refuse(&frame, errno, answering)),
+                Err(errno) if session.is_over() => drop(refuse(&frame, errno, answering)),
+                // Its connection went away in this moment, as it does when a server ends: the client sends it again on the next
+                // one, and must not hear of an error from this one.
+                Err(_) => {}
             }
         });
         Parked { session, link, bytes, run }

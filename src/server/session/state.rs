@@ -118,6 +118,11 @@ impl Session {
         Ok(())
     }
 
+    /// It has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.gate().phase == Phase::Ended
+    }
+
     /// It has no connection.
     pub(super) fn is_lost(&self) -> bool {
         self.gate().phase == Phase::Lost
