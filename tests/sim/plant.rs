@@ -47,14 +47,14 @@ impl Plant {
     /// Each with a seed that shows it; should that have changed, others are looked for.
     pub(super) const ALL: [(Self, u64); 19] = [
         (Self::OldAnswer, 103),
-        (Self::ReturnWithoutNumber, 14),
+        (Self::ReturnWithoutNumber, 12),
         (Self::ReturnBeforeFlush, 2),
         (Self::KernelKeeps, 5),
-        (Self::Expired, 357),
+        (Self::Expired, 765),
         (Self::ReplayAnew, 15),
         (Self::Swapped, 2),
         (Self::NumberTwice, 47),
-        (Self::NothingForgotten, 26),
+        (Self::NothingForgotten, 61),
         (Self::Overtaken, 53),
         (Self::AskedEarly, 6),
         (Self::ForgottenEarly, 2),
