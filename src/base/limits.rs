@@ -19,9 +19,8 @@ pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// `fs.fuse.max_pages_limit`.
 pub const IO_BYTES_MAX: usize = 1 << 20;
 
-/// Most links of one inode, which for a directory bounds its subdirectories: what XFS allows (`XFS_MAXLINK`), since 32-bit
-/// link counts are read as signed by some programs.
-pub const LINKS_MAX: u32 = i32::MAX as u32;
+/// Most links of one inode (ext4 allows 65,000; tools expect a limit to exist).
+pub const LINKS_MAX: u32 = 65_000;
 
 /// Largest body of a wire frame: a listing or a batch, without the file bytes in the payload.
 pub const FRAME_BODY_BYTES_MAX: usize = 2 << 20;
